@@ -1,0 +1,1 @@
+"""The autograder of the deep generative models homework."""

@@ -1,0 +1,123 @@
+"""Judges what came back, in this order: a usable tensor, its shape, its type, finite, its value, its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.engine.student import Failure, Observation, Remote, Unusable
+from grader.engine.text import printable
+from grader.oracle.closed_form import Expected, Formula
+
+RTOL, ATOL = 1e-4, 1e-5
+SHOWN_ELEMENTS = 6
+TELLING_RATIOS = (2.0, 0.5, 4.0, 0.25)
+
+
+def wrong(message: str, hint: str = "") -> Failure:
+    """The failure of a check whose result is not right."""
+    return Failure("wrong", message, hint)
+
+
+def tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
+    """`value` in float64, if it is a finite floating-point tensor of `shape`; raises Failure if it is not."""
+    if isinstance(value, Unusable):
+        raise wrong(f"{what} is {printable(value.what)}, where a tensor belongs.")
+    if not isinstance(value, Tensor):
+        kind = "an object" if isinstance(value, Remote) else f"{_article(type(value).__name__)}"
+        raise wrong(f"{what} is {kind}, where a tensor belongs.", "Do not take .item() or convert the result.")
+    if tuple(value.shape) != tuple(shape):
+        raise wrong(f"{what} has the shape {tuple(value.shape)}; {tuple(shape)} is expected.")
+    if not value.is_floating_point():
+        raise wrong(f"{what} is a tensor of {value.dtype}, where floating-point numbers belong.")
+    if not bool(torch.isfinite(value).all()):
+        raise wrong(f"{what} is not finite: it holds {'nan' if value.isnan().any() else 'inf'}.")
+    return value.double()
+
+
+def _article(name: str) -> str:
+    names = {"NoneType": "None", "str": "text", "tuple": "a tuple or list", "dict": "a dict"}
+    return names.get(name, f"a Python {name}")
+
+
+def outputs(value: Any, count: int, what: str) -> tuple:
+    """`value`, if it is a sequence of `count` results; raises Failure if it is not."""
+    if not isinstance(value, tuple) or len(value) != count:
+        got = f"{len(value)} results" if isinstance(value, tuple) else "a single result"
+        raise wrong(f"{what} returned {got}; {count} are expected.", "Keep the return statement of the handout.")
+    return value
+
+
+def close(actual: Tensor, expected: Tensor, rtol: float = RTOL, atol: float = ATOL) -> bool:
+    """Whether two tensors agree, elementwise to atol + rtol |expected|."""
+    return actual.shape == expected.shape and bool(torch.allclose(actual, expected, rtol=rtol, atol=atol))
+
+
+def describe(inputs: dict[str, Tensor]) -> str:
+    """The inputs of a check in words: values where they are few, shapes where they are many."""
+    parts = []
+    for name, x in inputs.items():
+        few = x.numel() <= SHOWN_ELEMENTS
+        shown = f"= {numbers(x)}" if few else f"of shape {tuple(x.shape)}"
+        parts.append(f"{name} {shown}")
+    return " and ".join(parts)
+
+
+def numbers(x: Tensor) -> str:
+    """A few numbers of a tensor, to four digits."""
+    flat = x.detach().reshape(-1)[:SHOWN_ELEMENTS].tolist()
+    shown = ", ".join(f"{value:.4g}" for value in flat)
+    return shown if x.numel() == 1 else f"[{shown}{', ...' if x.numel() > SHOWN_ELEMENTS else ''}]"
+
+
+def expect(actual: Any, expected: Expected, what: str = "The result", rtol: float = RTOL, atol: float = ATOL) -> Formula:
+    """Expect a value of a closed form. Returns the accepted formula that gives it; raises Failure if none does."""
+    values = expected.values()
+    got = tensor(actual, tuple(values[0].shape), what)
+    for formula, value in zip(expected.form.accepted, values, strict=True):
+        if close(got, value, rtol, atol):
+            return formula
+    sentence = expected.explain(lambda value: close(got, value, rtol, atol))
+    where = f"With {describe(expected.inputs)}, {what[0].lower()}{what[1:]} is {numbers(got)}, which is not right."
+    raise wrong(where, sentence or difference(got, values[0]))
+
+
+def difference(actual: Tensor, expected: Tensor) -> str:
+    """What relates a wrong result to the right one, where something simple does; else ""."""
+    if close(actual, -expected):
+        return "The sign is flipped."
+    for ratio in TELLING_RATIOS:
+        if close(actual, ratio * expected):
+            return f"It is exactly {ratio:g} times the right value."
+    return ""
+
+
+def expect_gradients(observed: Observation, expected: Expected, cotangent: Tensor | None = None) -> None:
+    """Expect the value and the gradients of a closed form, by every input that was differentiated."""
+    formula = expect(observed.value, expected)
+    right = expected.gradients(formula, cotangent)
+    for name, gradient in observed.gradients.items():
+        if gradient is None:
+            raise wrong(
+                f"No gradient reaches {name}.",
+                "Stay in torch from the inputs to the result: no detach, .item(), .data, no_grad or numpy.",
+            )
+        got = tensor(gradient, tuple(right[name].shape), f"The gradient by {name}")
+        if not close(got, right[name]):
+            raise wrong(
+                f"With {describe(expected.inputs)}, the gradient by {name} is {numbers(got)}, which is not right.",
+                "The value is right, so that something on the way cuts or bends the gradient: a detach, a clamp.",
+            )
+
+
+def expect_unchanged(observed: Observation, inputs: dict[str, Tensor]) -> None:
+    """Expect that a call left its arguments as they were."""
+    for name, before in inputs.items():
+        after = observed.arguments[name]
+        if not isinstance(after, Tensor) or after.shape != before.shape or not torch.equal(after, before):
+            raise wrong(
+                f"Your code changed its argument {name} in place.",
+                "Compute new tensors; leave out operations that end in _ and += on arguments.",
+            )

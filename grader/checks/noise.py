@@ -1,0 +1,112 @@
+"""Judges whether noise is standard normal and independent, at a stated false-failure rate.
+
+Six statistics share the rate of `RATE` equally. Mean, and the inner product of two slices divided by the length
+of one, are exactly normal; the others have bounds that hold at every sample size (`grader.oracle.statistics`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from grader.oracle.statistics import (
+    distribution_bound,
+    mean_bound,
+    normal_quantile,
+    rare_event_bounds,
+    variance_bounds,
+)
+
+from .expect import wrong
+
+RATE = 1e-10  # at most, for one call; a check that makes ten calls keeps the 1e-9 it may spend
+SHARE = RATE / 6
+TAIL = 3.0
+SAME = 0.999
+
+
+def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) -> None:
+    """Expect independent standard normal numbers.
+
+    Args:
+        noise: the numbers, a finite tensor in float64.
+        axes: by name ("image", "channel"), the axes along which slices of `noise` must be independent.
+        what: what the numbers are, to begin a sentence with.
+
+    Raises:
+        Failure: with probability at most RATE if the noise is right.
+    """
+    count = noise.numel()
+    if float(noise.abs().max()) == 0:
+        raise wrong(f"{what} is zero: nothing random was added.")
+    slices = {name: noise.movedim(along, tuple(range(len(along)))) for name, along in axes.items()}
+    rows = {name: x.flatten(len(axes[name])).flatten(0, len(axes[name]) - 1) for name, x in slices.items()}
+    for name, slice_rows in rows.items():
+        _expect_distinct(slice_rows, name, what)
+    _expect_mean(noise, count, what)
+    _expect_variance(noise, count, what)
+    _expect_distribution(noise, count, what)
+    for name, slice_rows in rows.items():
+        _expect_uncorrelated(slice_rows, name, what, SHARE / len(rows))
+
+
+def _inner_products(rows: Tensor) -> Tensor:
+    """Inner products of all pairs of rows (n, m), diagonal zero."""
+    return (rows @ rows.T).fill_diagonal_(0)
+
+
+def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
+    """No two slices are the same up to sign; noise that is right never fails this."""
+    lengths = rows.norm(dim=1)
+    alike = _inner_products(rows).abs() > SAME * lengths[:, None] * lengths[None, :]
+    if rows.shape[1] > 1 and bool((alike & (lengths[:, None] > 0)).any()):
+        raise wrong(
+            f"{what} is shared: one {name} has the same noise as another.",
+            f"Draw noise of the full shape, so that every {name} gets its own.",
+        )
+
+
+def _expect_mean(noise: Tensor, count: int, what: str) -> None:
+    mean = float(noise.mean())
+    if abs(mean) > mean_bound(count, SHARE):
+        raise wrong(f"{what} has the mean {mean:.4f} over {count:,} numbers; it must be 0.")
+
+
+def _expect_variance(noise: Tensor, count: int, what: str) -> None:
+    variance = float(noise.square().mean())
+    low, high = variance_bounds(count, SHARE)
+    if not low <= variance <= high:
+        raise wrong(f"{what} has the standard deviation {math.sqrt(variance):.4f} over {count:,} numbers; it must be 1.")
+
+
+def _expect_distribution(noise: Tensor, count: int, what: str) -> None:
+    """The distribution function, and how often the tails are reached."""
+    ordered = noise.reshape(-1).sort().values
+    theory = torch.special.ndtr(ordered)
+    steps = torch.arange(count + 1, dtype=torch.float64) / count
+    distance = float(torch.maximum((theory - steps[:-1]).max(), (steps[1:] - theory).max()))
+    if distance > distribution_bound(count, SHARE):
+        raise wrong(
+            f"{what} has mean 0 and variance 1, but is not normally distributed.",
+            "The noise must be Gaussian: torch.randn, not torch.rand or another distribution.",
+        )
+    outside = int((noise.abs() > TAIL).sum())
+    low, high = rare_event_bounds(count, math.erfc(TAIL / math.sqrt(2)), SHARE)
+    if not low <= outside <= high:
+        few = "too rarely: it is cut off" if outside < low else "too often"
+        raise wrong(f"{what} leaves [-{TAIL:g}, {TAIL:g}] {few}; it is not normally distributed.")
+
+
+def _expect_uncorrelated(rows: Tensor, name: str, what: str, rate: float) -> None:
+    """Every inner product of two slices over the length of the one is standard normal."""
+    pairs = len(rows) * (len(rows) - 1)
+    if pairs == 0:
+        return
+    scores = _inner_products(rows) / rows.norm(dim=1)[:, None]
+    if float(scores.abs().max()) > normal_quantile(rate / pairs):
+        raise wrong(
+            f"{what} is not independent: one {name} can be told from another.",
+            f"Draw noise of the full shape, so that every {name} gets its own.",
+        )

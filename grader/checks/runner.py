@@ -1,0 +1,88 @@
+"""Runs one check on one submission and says how it ended. What pytest and the batch have in common."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from grader.engine.launcher import StartError
+from grader.engine.student import Failure, Student
+
+from .draw import Draw
+
+# From best to gravest.
+STATUSES = (
+    "passed",
+    "skipped",
+    "not_attempted",
+    "wrong",
+    "error",
+    "out_of_memory",
+    "timeout",
+    "crashed",
+    "grader_error",
+)
+CheckFunction = Callable[[Student, Draw], None]
+CHECKS: dict[str, Check] = {}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one question; `title` says to a student what is checked."""
+
+    question: str
+    name: str
+    title: str
+    function: CheckFunction
+
+    @property
+    def id(self) -> str:
+        """Its name in results.json."""
+        return f"{self.question}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a check ended: a verdict of `STATUSES`, what happened, what to do about it, and for how long it ran."""
+
+    check: Check
+    status: str
+    message: str = ""
+    hint: str = ""
+    seconds: float = 0.0
+
+
+def question(question_id: str) -> Callable[[CheckFunction], CheckFunction]:
+    """Register `test_<name>(student, draw)` as a check of a question; its docstring's first line is its title."""
+
+    def register(function: CheckFunction) -> CheckFunction:
+        name = function.__name__.removeprefix("test_")
+        title = (function.__doc__ or name).strip().splitlines()[0]
+        check = Check(question_id, name, title, function)
+        if check.id in CHECKS:
+            raise ValueError(f"two checks are called {check.id}")
+        CHECKS[check.id] = check
+        function.check = check  # type: ignore[attr-defined]
+        return function
+
+    return register
+
+
+def run(check: Check, student: Student, seed: int) -> Outcome:
+    """Run a check. A fault of the grader's own is `grader_error`, never the student's."""
+    started = time.perf_counter()
+    status, message, hint = "passed", "", ""
+    try:
+        draw = Draw(seed, check.id)
+        student.begin(draw.worker_seed)
+        check.function(student, draw)
+    except Failure as failure:
+        status, message, hint = failure.status, failure.message, failure.hint
+    except StartError as error:
+        status, message = "grader_error", str(error)
+    except Exception:
+        status = "grader_error"
+        message = f"The grader failed in {check.id}; tell the instructor.\n{traceback.format_exc(limit=-4)}"
+    return Outcome(check, status, message, hint, time.perf_counter() - started)

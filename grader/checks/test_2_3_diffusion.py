@@ -1,0 +1,337 @@
+"""Questions 2.3a, the forward process, and 2.3b, the sampler; and the given code both stand on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from grader.engine.student import Remote, Student, fetch, observe
+from grader.oracle.diffusion import GaussianData, Schedule, column, q_sample_form
+from grader.oracle.statistics import normal_quantile, variance_bounds
+
+from .draw import Draw
+from .expect import close, expect, expect_gradients, expect_unchanged, numbers, outputs, tensor, wrong
+from .noise import RATE, expect_standard_normal
+from .runner import question
+
+DEFAULT = Schedule()
+GIVEN = "This is given code: copy it back from the handout."
+
+
+def make(student: Student, schedule: Schedule = DEFAULT) -> Remote:
+    """A student's GaussianDiffusion with a schedule."""
+    return student.diffusion.GaussianDiffusion(schedule.beta_start, schedule.beta_end, schedule.num_timesteps)
+
+
+# ---------------------------------------------------------------- 2.3a
+
+
+def draw_q_sample(draw: Draw, t: list[int] | Tensor) -> dict[str, Tensor]:
+    """Arguments of q_sample for steps t (B,)."""
+    steps = torch.as_tensor(t)
+    shape = (len(steps), 3, 4, 6)
+    return {"x_start": draw.normal(*shape), "t": steps, "noise": draw.normal(*shape)}
+
+
+def expect_q_sample(student: Student, schedule: Schedule, inputs: dict[str, Tensor]) -> None:
+    """One call of q_sample against equation (4)."""
+    value = make(student, schedule).q_sample(*inputs.values())
+    expect(value, q_sample_form(schedule).at(**inputs), "The result")
+
+
+@question("2.3a")
+def test_forward_one_step_for_all(student: Student, draw: Draw) -> None:
+    """x_t against the formula, with the same step for every image."""
+    for t in (1, 37, 500, 950):
+        expect_q_sample(student, DEFAULT, draw_q_sample(draw, [t] * 3))
+
+
+@question("2.3a")
+def test_forward_steps_of_each_image(student: Student, draw: Draw) -> None:
+    """x_t against the formula, with another step for every image."""
+    expect_q_sample(student, DEFAULT, draw_q_sample(draw, draw.permutation(1000)[:16]))
+    expect_q_sample(student, DEFAULT, draw_q_sample(draw, [999, 3, 400, 0, 250]))
+
+
+@question("2.3a")
+def test_forward_first_and_last_step(student: Student, draw: Draw) -> None:
+    """t = 0, which is already a little noisy, and t = T - 1, for schedules of several lengths."""
+    for schedule in (DEFAULT, Schedule(1e-3, 0.3, 20), Schedule.rescaled(250)):
+        for t in (0, schedule.num_timesteps - 1):
+            expect_q_sample(student, schedule, draw_q_sample(draw, [t, t]))
+
+
+@question("2.3a")
+def test_forward_uses_the_noise_it_is_given(student: Student, draw: Draw) -> None:
+    """The same arguments give the same x_t; without data only the noise remains, without noise only the data."""
+    inputs = draw_q_sample(draw, [0, 100, 700, 999])
+    diffusion = make(student)
+    first, second = (diffusion.q_sample(*inputs.values()) for _ in range(2))
+    shape = tuple(inputs["noise"].shape)
+    if not close(tensor(first, shape, "The result"), tensor(second, shape, "The result")):
+        raise wrong("Two calls with the same arguments differ.", "Use `noise`; do not draw noise of your own.")
+    for name in ("x_start", "noise"):
+        expect_q_sample(student, DEFAULT, inputs | {name: torch.zeros(shape)})
+
+
+@question("2.3a")
+def test_forward_gradient(student: Student, draw: Draw) -> None:
+    """The gradients by x_start and noise, which are the two weights; the arguments stay as they are."""
+    inputs = draw_q_sample(draw, [0, 10, 300, 999])
+    expected = q_sample_form(DEFAULT).at(**inputs)
+    weights = draw.uniform(0.5, 1.5, *inputs["noise"].shape)
+    observed = observe(make(student).q_sample, cotangent=weights, **inputs)
+    expect_gradients(observed, expected, weights)
+    observed = observe(make(student).q_sample, differentiate=False, **inputs)
+    expect(observed.value, expected)
+    expect_unchanged(observed, inputs)
+
+
+@question("2.3a")
+def test_given_schedules(student: Student, draw: Draw) -> None:
+    """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
+    for schedule in (DEFAULT, Schedule.rescaled(50)):
+        diffusion = make(student, schedule)
+        for name, right in schedule.buffers().items():
+            got = tensor(fetch(getattr(diffusion, name)), (schedule.num_timesteps,), f"The schedule {name}")
+            if not close(got, right, rtol=1e-5, atol=1e-9):
+                raise wrong(f"The schedule {name} is not the one of the handout.", GIVEN)
+
+
+# ---------------------------------------------------------------- 2.3b
+
+
+class Recorder:
+    """A denoiser of data whose answer is known, which remembers every call: x, t and when."""
+
+    def __init__(self, data: GaussianData, shape: tuple[int, ...], y: Tensor):
+        self.data = data
+        self.shape = shape
+        self.y = y
+        self.x: list[Tensor] = []
+        self.steps: list[int] = []
+        self.foreign_labels = False
+
+    def denoise_fn(self, x: object, y: object, t: object) -> Tensor:
+        """The exact noise prediction, in float32; raises Failure where a call breaks the contract."""
+        x = tensor(x, self.shape, "The x that your sampler passes to denoise_fn")
+        step = self._step(t)
+        self.foreign_labels |= not (isinstance(y, Tensor) and y.dtype == torch.int64 and torch.equal(y, self.y))
+        self.x.append(x)
+        self.steps.append(step)
+        last = self.data.schedule.num_timesteps
+        if len(self.steps) > 4 * last:
+            raise wrong(f"Your sampler called denoise_fn more than {4 * last} times, with {last} steps to take.")
+        return self.data.denoise(x, torch.full((self.shape[0],), step)).float()
+
+    def _step(self, t: object) -> int:
+        """The one step that all of t (B,) says."""
+        last, batch = self.data.schedule.num_timesteps - 1, self.shape[0]
+        if not isinstance(t, Tensor):
+            raise wrong("Your sampler passes a t to denoise_fn that is no tensor.", "t is a (B,) tensor of int64.")
+        if t.dtype != torch.int64 or tuple(t.shape) != (batch,):
+            raise wrong(
+                f"Your sampler passes t with the shape {tuple(t.shape)} and {t.dtype} to denoise_fn.",
+                f"t is a ({batch},) tensor of int64: one step for every image.",
+            )
+        low, high = int(t.min()), int(t.max())
+        if low != high:
+            raise wrong("Your sampler passes different steps for the images of one batch.", "All take the same step.")
+        if not 0 <= low <= last:
+            raise wrong(f"Your sampler passes t = {low} to denoise_fn.", f"Steps run from {last} down to 0.")
+        return low
+
+
+def run_sampler(
+    student: Student, draw: Draw, data: GaussianData, shape: tuple[int, ...], diffusion: Remote | None = None
+) -> tuple[Tensor, Recorder]:
+    """Run a student's sampler on data whose denoiser is known. Returns the samples and what was seen."""
+    y = draw.integers(10, shape[0])
+    recorder = Recorder(data, shape, y)
+    diffusion = diffusion or make(student, data.schedule)
+    samples = tensor(diffusion.sample(recorder.denoise_fn, shape, y), shape, "The result of sample")
+    return samples, recorder
+
+
+@question("2.3b")
+def test_sampler_takes_every_step_once(student: Student, draw: Draw) -> None:
+    """denoise_fn is called once for each t, from T - 1 down to 0, with t of shape (B,)."""
+    for schedule, batch in [(Schedule(1e-3, 0.3, 12), 4), (Schedule(1e-3, 0.2, 25), 1)]:
+        _, seen = run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), (batch, 3, 4, 4))
+        last = schedule.num_timesteps - 1
+        if seen.steps == list(range(last, -1, -1)):
+            continue
+        raise wrong(
+            f"With T = {last + 1}, your sampler takes the steps t = {_ellipsis(seen.steps)}.",
+            _explain_steps(seen.steps, last),
+        )
+
+
+def _ellipsis(steps: list[int]) -> str:
+    shown = [str(step) for step in steps]
+    return ", ".join(shown if len(shown) <= 9 else [*shown[:5], "...", *shown[-3:]]) or "none at all"
+
+
+def _explain_steps(steps: list[int], last: int) -> str:
+    """The mistake in a list of steps that is not last, ..., 0."""
+    right = list(range(last, -1, -1))
+    explanations = [
+        (steps == right[::-1], "The loop runs upwards; sampling starts at T - 1 and ends at 0."),
+        (steps == right[:-1], "The last step, t = 0, is missing."),
+        (steps == right[1:], "The first step, t = T - 1, is missing."),
+        (len(set(steps)) < len(steps), "Some steps are repeated; each is taken once."),
+        (steps == sorted(set(steps), reverse=True), "Some steps are left out; each is taken once."),
+    ]
+    return next((text for holds, text in explanations if holds), f"Each step from {last} down to 0 is taken once.")
+
+
+@question("2.3b")
+def test_sampler_passes_the_labels_on(student: Student, draw: Draw) -> None:
+    """denoise_fn gets the labels y at every step, as they were given."""
+    data = GaussianData(Schedule(1e-3, 0.3, 12), 0.0, 1.0)
+    _, seen = run_sampler(student, draw, data, (6, 3, 4, 4))
+    if not seen.steps:
+        raise wrong("Your sampler never called denoise_fn.")
+    if seen.foreign_labels:
+        raise wrong("Your sampler did not pass the labels y on to denoise_fn as they are.")
+
+
+@question("2.3b")
+def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
+    """The first x is standard normal noise, new in every call."""
+    data = GaussianData(Schedule(1e-3, 0.4, 2), 0.0, 1.0)
+    diffusion = make(student, data.schedule)
+    starts = []
+    for _ in range(2):
+        _, seen = run_sampler(student, draw, data, (64, 3, 16, 16), diffusion)
+        if not seen.x:
+            raise wrong("Your sampler never called denoise_fn.")
+        starts.append(seen.x[0])
+    axes = {"call": (0,), "image": (1,), "channel": (2,), "pixel": (3, 4)}
+    expect_standard_normal(torch.stack(starts), axes, "The x that sampling starts from")
+
+
+@question("2.3b")
+def test_sampler_draws_every_transition(student: Student, draw: Draw) -> None:
+    """Every x_{t-1} is drawn from the posterior: its mean, plus fresh noise of its variance."""
+    data = GaussianData(Schedule.rescaled(50), 0.5, 0.5)
+    _, seen = run_sampler(student, draw, data, (16, 3, 8, 8))
+    noises = []
+    for x, step, x_next in zip(seen.x, seen.steps, seen.x[1:], strict=False):
+        if step > 0:
+            noises.append((x_next - reverse_mean(data, x, step)) / data.schedule.posterior_variance[step].sqrt())
+    if not noises:
+        raise wrong("Your sampler takes no step from one t to the next.")
+    noise = torch.stack(noises)
+    if float(noise.abs().max()) < 0.05:
+        raise wrong("Your sampler adds no noise between the steps: it returns the mean of every step.")
+    for sentence, scale in {
+        "The noise is scaled by the variance; it is scaled by its square root.": data.schedule.posterior_variance.sqrt(),
+        "The noise has the variance beta; it has the posterior variance.": (
+            data.schedule.betas / data.schedule.posterior_variance
+        ).sqrt(),
+        "The noise is not scaled: its standard deviation is 1 at every step.": data.schedule.posterior_variance.rsqrt(),
+    }.items():
+        rescaled = torch.stack([n / scale[step] for n, step in zip(noises, [s for s in seen.steps if s > 0], strict=False)])
+        if abs(float(rescaled.square().mean()) - 1) < 0.02 < abs(float(noise.square().mean()) - 1):
+            raise wrong("The noise between the steps has the wrong size.", sentence)
+    axes = {"step": (0,), "image": (1,), "channel": (2,), "pixel": (3, 4)}
+    expect_standard_normal(noise, axes, "What your sampler adds to the mean of a step, over its standard deviation,")
+
+
+def reverse_mean(data: GaussianData, x: Tensor, step: int) -> Tensor:
+    """Mean of p(x_{t-1} | x_t) for the denoiser that the student's sampler was given."""
+    t = torch.full((len(x),), step)
+    prediction = data.denoise(x, t).float()
+    return data.schedule.posterior_mean(data.schedule.predict_start(x, t, prediction), x, t)
+
+
+@question("2.3b")
+def test_sampler_ends_without_noise(student: Student, draw: Draw) -> None:
+    """The result is the mean of the step t = 0, with nothing added, clamped or left out."""
+    data = GaussianData(Schedule.rescaled(50), 0.5, 0.5)
+    samples, seen = run_sampler(student, draw, data, (8, 3, 8, 8))
+    if not seen.steps or seen.steps[-1] != 0:
+        raise wrong("The last call of denoise_fn is not at t = 0.")
+    mean = reverse_mean(data, seen.x[-1], 0)
+    if close(samples, mean, rtol=1e-3, atol=1e-4):
+        return
+    hint = ""
+    if close(samples, seen.x[-1], atol=1e-4):
+        hint = "The step t = 0 is computed, but its result is thrown away."
+    elif close(samples, mean.clamp(-1, 1), atol=1e-3):
+        hint = "The result is clamped to [-1, 1]; latents are not."
+    elif float(samples.abs().max()) <= 1.0:
+        hint = "The result stays within [-1, 1]: it seems to be clamped or squashed."
+    elif math.isclose(float((samples - mean).square().mean()), float(data.schedule.betas[0]), rel_tol=0.2):
+        hint = "Noise is added at t = 0."
+    raise wrong(f"The result {numbers(samples)} is not the mean of the step t = 0.", hint)
+
+
+@question("2.3b")
+def test_sampler_is_exact_on_a_point(student: Student, draw: Draw) -> None:
+    """If all data are one point, sampling returns that point, whatever noise it draws."""
+    point = float(draw.uniform(1.5, 2.5, 1))
+    samples, _ = run_sampler(student, draw, GaussianData(Schedule.rescaled(50), point, 0.0), (4, 3, 4, 4))
+    distance = float((samples - point).abs().max())
+    if distance > 1e-3:
+        raise wrong(f"With all data at {point:.4g}, a sample is {distance:.2g} away from it; it must be exact.")
+
+
+@question("2.3b")
+def test_sampler_is_exact_on_gaussians(student: Student, draw: Draw) -> None:
+    """On Gaussian data the samples have the mean and the variance that the reverse process gives."""
+    data = GaussianData(Schedule.rescaled(50), 0.5, 0.5)
+    samples, _ = run_sampler(student, draw, data, (64, 3, 8, 8))
+    mean, variance = data.sampled_moments()
+    count = samples.numel()
+    scores = (samples - mean) / math.sqrt(variance)
+    if abs(float(scores.mean())) * math.sqrt(count) > normal_quantile(RATE):
+        raise wrong(f"The samples have the mean {float(samples.mean()):.4f}, which is not that of the process.")
+    low, high = variance_bounds(count, RATE)
+    if not low <= float(scores.square().mean()) <= high:
+        raise wrong(f"The samples have the variance {float(samples.var()):.4f}, which is not that of the process.")
+
+
+@question("2.3b")
+def test_given_reverse_step(student: Student, draw: Draw) -> None:
+    """Given code: predict_start_from_noise, q_posterior, p_mean_variance and p_sample."""
+    data = GaussianData(Schedule.rescaled(50), 0.5, 0.5)
+    schedule, diffusion = data.schedule, make(student, data.schedule)
+    shape = (64, 3, 8, 8)
+    t = draw.integers(49, shape[0]) + 1
+    x, y, noise = draw.normal(*shape), draw.integers(10, shape[0]), draw.normal(*shape)
+
+    def denoise_fn(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        return data.denoise(tensor(x, shape, "x"), t).float()
+
+    start = schedule.predict_start(x, t, noise)
+    got = tensor(diffusion.predict_start_from_noise(x, t, noise), shape, "predict_start_from_noise")
+    if not close(got, start, rtol=1e-3, atol=1e-3):
+        raise wrong("predict_start_from_noise is not the one of the handout.", GIVEN)
+    right = schedule.posterior_mean(start, x, t)
+    mean, variance = outputs(diffusion.q_posterior(start.float(), x, t), 2, "q_posterior")
+    _expect_posterior(schedule, mean, variance, right, t, "q_posterior")
+    right = schedule.posterior_mean(schedule.predict_start(x, t, data.denoise(x, t).float()), x, t)
+    mean, variance = outputs(diffusion.p_mean_variance(denoise_fn, x, y, t), 2, "p_mean_variance")
+    _expect_posterior(schedule, mean, variance, right, t, "p_mean_variance")
+    drawn = tensor(diffusion.p_sample(denoise_fn, x, y, t), shape, "p_sample")
+    deviation = (drawn - right) / column(schedule.posterior_variance, t).sqrt()
+    expect_standard_normal(deviation, {"image": (0,)}, "The noise of p_sample")
+    first = torch.zeros_like(t)
+    drawn = tensor(diffusion.p_sample(denoise_fn, x, y, first), shape, "p_sample")
+    if not close(drawn, reverse_mean(data, x, 0), rtol=1e-3, atol=1e-3):
+        raise wrong("p_sample adds noise at t = 0, or is not the one of the handout.", GIVEN)
+
+
+def _expect_posterior(
+    schedule: Schedule, mean: object, variance: object, right: Tensor, t: Tensor, what: str
+) -> None:
+    shape = tuple(right.shape)
+    if not close(tensor(mean, shape, f"The mean of {what}"), right, rtol=1e-3, atol=1e-3):
+        raise wrong(f"The mean of {what} is not the one of the handout.", GIVEN)
+    got = tensor(variance, (len(t), 1, 1, 1), f"The variance of {what}")
+    if not close(got, column(schedule.posterior_variance, t), rtol=1e-4, atol=1e-9):
+        raise wrong(f"The variance of {what} is not the one of the handout.", GIVEN)

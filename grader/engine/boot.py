@@ -1,0 +1,27 @@
+"""The first code of a process that will run student code: becomes a zygote or a single worker."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import sys
+from typing import Any
+
+
+def main(config: dict[str, Any]) -> None:
+    """Become what `config` says: a zygote on the descriptor `control`, or a worker on `directory`."""
+    if "control" in config:
+        from .zygote import main as serve
+
+        serve(socket.socket(fileno=config["control"]))
+        return
+    from .wire import Channel
+    from .worker import run
+
+    address = json.loads(sys.stdin.readline())
+    if "share" in address:
+        wire = socket.fromshare(base64.b64decode(address["share"]))  # type: ignore[attr-defined]
+    else:
+        wire = socket.socket(fileno=address["fd"])
+    run(Channel(wire), config["directory"], output=1)

@@ -1,0 +1,201 @@
+"""Starts workers: forks them from a zygote, or, where fork is missing or unwise, starts a fresh process each.
+
+Trusted side. A worker gets a socket, a file for its output and the folder of the submission, and an
+environment and an import path without the grader.
+
+`wire` is imported where it is used, since it imports torch: the zygote's torch and this process's own are to
+load side by side.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .wire import Channel
+
+GRADER = Path(__file__).resolve().parents[1]
+START_SECONDS = 120.0  # importing torch from a cold network disk
+MAX_OUTPUT_BYTES = 1 << 20
+KEPT_OUTPUT_BYTES = 64 << 10
+KEPT_ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TEMP", "SYSTEMROOT")
+# The engine is importable while the process starts, and gone from the path before student code runs.
+BOOT = """
+import json, sys
+config = json.loads(sys.argv[1])
+sys.path[:] = [config["grader"], *config["path"]]
+from engine import boot
+sys.path.remove(config["grader"])
+boot.main(config)
+"""
+
+
+class Process:
+    """One running worker, as the trusted side sees it."""
+
+    def __init__(self, channel: Channel, output: IO[bytes], launcher: Launcher, handle: Any):
+        self.channel = channel
+        self.layers: dict[str, str] = {}
+        self._output = output
+        self._launcher = launcher
+        self._handle = handle
+
+    def end(self) -> tuple[int, str]:
+        """Kill the worker. Returns its exit status, negative for a signal, and the end of what it printed."""
+        self.channel.close()
+        status = self._launcher.reap(self._handle)
+        with self._output:
+            self._output.seek(0)
+            printed = self._output.read(MAX_OUTPUT_BYTES)
+        return status, printed[-KEPT_OUTPUT_BYTES:].decode("utf-8", "replace")
+
+
+class Launcher(Protocol):
+    """Starts and ends workers."""
+
+    def spawn(self, directory: Path) -> Process:
+        """Start a worker on the submission staged in `directory`."""
+
+    def reap(self, handle: Any) -> int:
+        """Kill one worker and return its exit status."""
+
+    def close(self) -> None:
+        """End everything that was started."""
+
+
+class StartError(Exception):
+    """A worker did not start: the machine's fault, never the student's."""
+
+
+def boot_command(config: dict[str, Any]) -> list[str]:
+    """The command of a process that can import what this one can, except the grader and its surroundings."""
+    repository = GRADER.parent
+    path = [p for p in sys.path if p and ("site-packages" in p or not Path(p).resolve().is_relative_to(repository))]
+    return [sys.executable, "-I", "-B", "-c", BOOT, json.dumps(config | {"path": path, "grader": str(GRADER)})]
+
+
+def boot_environment() -> dict[str, str]:
+    """An environment with nothing of the grader's in it, and one thread, which makes forking safe."""
+    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    return kept | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class ZygoteLauncher:
+    """Forks workers from a process that has imported torch; it starts at once and is awaited at the first spawn."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(START_SECONDS)
+        with theirs:
+            self._process = subprocess.Popen(
+                boot_command({"control": theirs.fileno()}),
+                env=boot_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._ready = False
+
+    def spawn(self, directory: Path) -> Process:
+        """Fork a worker. Raises StartError if the zygote is gone."""
+        from .wire import Channel
+
+        if not self._ready:
+            self._reply()
+            self._ready = True
+        ours, theirs = socket.socketpair()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 (the process closes it)
+        request = {"operation": "spawn", "directory": str(directory)}
+        with theirs:
+            socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno(), output.fileno()])
+            process = Process(Channel(ours), output, self, self._reply()["pid"])
+        return greeted(process)
+
+    def reap(self, handle: int) -> int:
+        """Have the zygote kill the worker with process number `handle`."""
+        self._control.sendall(json.dumps({"operation": "reap", "pid": handle}).encode())
+        return self._reply()["status"]
+
+    def close(self) -> None:
+        """End the zygote; the kernel ends its workers with it."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _reply(self) -> dict[str, Any]:
+        try:
+            line = b""
+            while not line.endswith(b"\n"):
+                part = self._control.recv(1 << 16)
+                if not part:
+                    raise StartError("the process that starts workers has ended; its error is above")
+                line += part
+        except OSError as error:
+            raise StartError(f"the process that starts workers does not answer: {error}") from error
+        return json.loads(line)
+
+
+class FreshLauncher:
+    """Starts a new Python for every worker: slower by the import of torch, and works everywhere."""
+
+    def spawn(self, directory: Path) -> Process:
+        """Start a worker. Raises StartError if it does not come up."""
+        from .wire import Channel
+
+        ours, theirs = socket.socketpair()
+        output = tempfile.TemporaryFile()  # noqa: SIM115 (the process closes it)
+        shared = sys.platform == "win32"
+        with theirs:
+            worker = subprocess.Popen(
+                boot_command({"directory": str(directory)}),
+                env=boot_environment(),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                **({} if shared else {"pass_fds": [theirs.fileno()]}),  # type: ignore[call-overload]
+            )
+            address = (
+                {"share": base64.b64encode(theirs.share(worker.pid)).decode()}  # type: ignore[attr-defined]
+                if shared
+                else {"fd": theirs.fileno()}
+            )
+            worker.stdin.write(json.dumps(address).encode() + b"\n")
+            worker.stdin.close()
+        return greeted(Process(Channel(ours), output, self, worker))
+
+    def reap(self, handle: subprocess.Popen) -> int:
+        """Kill one worker."""
+        handle.kill()
+        return handle.wait()
+
+    def close(self) -> None:
+        """Nothing is kept between workers."""
+
+
+def greeted(process: Process) -> Process:
+    """Wait for the worker's hello, which it sends before it reads student code. Raises StartError."""
+    from .wire import WireError
+
+    try:
+        hello, _ = process.channel.receive(time.monotonic() + START_SECONDS)
+        process.layers = {str(name): str(state) for name, state in hello["hello"].items()}
+    except (WireError, KeyError, AttributeError) as error:
+        _, printed = process.end()
+        raise StartError(f"a worker did not start: {error}. It said: {printed[-2000:]}") from error
+    return process
+
+
+def default_launcher() -> Launcher:
+    """Fork on Linux. Elsewhere fork is missing (Windows) or unsafe beside system libraries (macOS)."""
+    return ZygoteLauncher() if sys.platform == "linux" else FreshLauncher()

@@ -1,0 +1,354 @@
+"""The trusted proxy of a submission: `student.loss.KLDivergenceLoss()(mu, logvar)` runs in the worker.
+
+An attribute of a proxy costs nothing, a call is one round trip. What comes back is plain data, or a proxy of an
+object that stays in the worker. Student code that fails raises Failure here, with a verdict; the worker is
+replaced when it has to be, so that one check is lost and no more.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .launcher import Launcher, Process
+from .text import printable
+from .wire import Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
+
+CALL_SECONDS = 10.0
+WALL_SECONDS = 180.0
+MAX_CALLBACKS = 20_000
+STACK_LINE = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+) in (?P<function>\S+)')
+
+
+class Failure(Exception):
+    """A check that did not pass.
+
+    Attributes:
+        status: the verdict, one of those of `grader.checks.runner`.
+        message: what happened, in a sentence for the student; safe to print.
+        hint: what to do about it, or "".
+    """
+
+    def __init__(self, status: str, message: str, hint: str = ""):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One call and what it left: its result, gradients by argument name, and its arguments afterwards."""
+
+    value: Any
+    gradients: dict[str, torch.Tensor | None]
+    arguments: dict[str, torch.Tensor]
+
+
+class Remote:
+    """Something in the worker: a module or an object, and a path of attributes from it."""
+
+    __slots__ = ("_path", "_root", "_student")
+
+    def __init__(self, student: Student, root: str | int, path: tuple[str, ...] = ()):
+        object.__setattr__(self, "_student", student)
+        object.__setattr__(self, "_root", root)
+        object.__setattr__(self, "_path", path)
+
+    def __getattr__(self, name: str) -> Remote:
+        return Remote(self._student, self._root, (*self._path, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._student.request(self, "set", name=name, value=value)
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self._student.call(self, arguments, keywords).value
+
+    def __repr__(self) -> str:
+        return ".".join([str(self._root), *self._path])
+
+
+def fetch(remote: Remote) -> Any:
+    """The value of an attribute, as data."""
+    return remote._student.request(remote, "get")
+
+
+def observe(
+    remote: Remote, cotangent: torch.Tensor | None = None, differentiate: bool = True, **arguments: Any
+) -> Observation:
+    """Call with `arguments` in the order given, and see what the call did to them.
+
+    Args:
+        remote: what to call.
+        differentiate: whether to ask for gradients.
+        cotangent: weights of the elements of the (first) result, whose weighted sum is differentiated; all one
+            by default.
+        arguments: passed by position; the names label the gradients, which are taken by every floating tensor.
+    """
+    names = list(arguments)
+    floating = [n for n in names if isinstance(arguments[n], torch.Tensor) and arguments[n].is_floating_point()]
+    wanted = floating if differentiate else []
+    return remote._student.call(remote, tuple(arguments.values()), {}, names, wanted, cotangent)
+
+
+class Student:
+    """A submission, staged in a folder, and the worker that runs it.
+
+    Args:
+        directory: absolute path of the staged submission: only what student code may see.
+        launcher: starts the workers.
+        call_seconds: longest a call may take, the trusted side's own work in callbacks not counted.
+        wall_seconds: longest all calls together may take.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        launcher: Launcher,
+        call_seconds: float = CALL_SECONDS,
+        wall_seconds: float = WALL_SECONDS,
+    ):
+        self.directory = directory
+        self.layers: dict[str, str] = {}
+        self.output = ""
+        self._launcher = launcher
+        self._call_seconds = call_seconds
+        self._seconds_left = wall_seconds
+        self._process: Process | None = None
+        self._requests = 0
+        self._functions: list[Callable[..., Any]] = []
+        self._load_failures: dict[str, Failure] = {}
+        self._loaded: set[str] = set()
+
+    def __getattr__(self, module: str) -> Remote:
+        if module.startswith("_"):
+            raise AttributeError(module)
+        return Remote(self, module)
+
+    def begin(self, seed: int) -> None:
+        """Start a check: forget the objects of the last one, and seed the worker's generators."""
+        self._ask({"operation": "begin", "seed": seed}, {})
+
+    def close(self) -> None:
+        """End the worker and keep what it printed."""
+        if self._process is not None:
+            self._end()
+
+    def request(self, remote: Remote, operation: str, value: Any = None, **fields: Any) -> Any:
+        """Read ("get") or set ("set") an attribute."""
+        tensors: Tensors = {}
+        fields["value"] = self._encode(value, tensors)
+        reply, received = self._ask(self._address(remote) | {"operation": operation} | fields, tensors)
+        return self._decode(reply.get("ok"), received)
+
+    def call(
+        self,
+        remote: Remote,
+        arguments: tuple,
+        keywords: dict[str, Any],
+        names: list[str] | None = None,
+        gradients: list[str] | None = None,
+        cotangent: torch.Tensor | None = None,
+    ) -> Observation:
+        """Call something in the worker; see `observe`, which is the way to ask for gradients."""
+        names, gradients = names or [], gradients or []
+        tensors: Tensors = {}
+        self._functions = []
+        message = self._address(remote) | {
+            "operation": "call",
+            "arguments": [self._encode(argument, tensors) for argument in arguments],
+            "keywords": {name: self._encode(value, tensors) for name, value in keywords.items()},
+            "gradients": [names.index(name) for name in gradients],
+            "cotangent": self._encode(cotangent, tensors),
+            "echo": bool(names),
+        }
+        reply, received = self._ask(message, tensors, what=repr(remote))
+        value = self._decode(reply.get("ok"), received)
+        found = self._decode(reply["gradients"], received) if gradients else ()
+        after = self._decode(reply["arguments"], received) if names else ()
+        if len(found) != len(gradients) or len(after) != len(names):
+            raise self._irregular()
+        return Observation(value, dict(zip(gradients, found, strict=True)), dict(zip(names, after, strict=True)))
+
+    def _address(self, remote: Remote) -> dict[str, Any]:
+        """Where a remote is, after loading its file if it is a student's that is not loaded yet."""
+        root = remote._root
+        if isinstance(root, str) and root not in self._loaded and (self.directory / f"{root}.py").exists():
+            self._load(root)
+        return {"root": root, "path": list(remote._path)}
+
+    def _load(self, module: str) -> None:
+        """Import a student's file; one that cannot be imported is not tried again."""
+        if module in self._load_failures:
+            raise self._load_failures[module]
+        try:
+            self._ask({"operation": "load", "module": module}, {}, what=f"import {module}")
+        except Failure as failure:
+            hint = failure.hint or f"{module}.py could not be imported; try `python {module}.py`."
+            self._load_failures[module] = Failure(failure.status, failure.message, hint)
+            raise self._load_failures[module] from None
+        self._loaded.add(module)
+
+    def _ask(self, message: dict[str, Any], tensors: Tensors, what: str = "") -> tuple[dict[str, Any], Tensors]:
+        """One round trip, with the callbacks in it. Raises Failure with the verdict if there is no result."""
+        if self._seconds_left <= 0:
+            raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
+        process = self._process = self._process or self._spawn()
+        self._requests += 1
+        seconds = min(self._call_seconds, self._seconds_left)
+        request = message | {"id": self._requests, "seconds": 0.9 * seconds}
+        started, trusted_seconds = time.monotonic(), 0.0
+        try:
+            process.channel.send(request, tensors, started + seconds)
+            for _ in range(MAX_CALLBACKS):
+                reply, received = process.channel.receive(started + seconds + trusted_seconds)
+                if "callback" not in reply:
+                    return self._checked(reply, received)
+                entered = time.monotonic()
+                answer, answer_tensors = self._run_callback(reply, received)
+                trusted_seconds += time.monotonic() - entered
+                process.channel.send(answer, answer_tensors, started + seconds + trusted_seconds)
+            raise WireTimeout("too many callbacks")
+        except WireTimeout:
+            self._end()
+            raise Failure(
+                "timeout", f"{what or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}"
+            ) from None
+        except WireClosed:
+            raise self._crash(what) from None
+        except WireError as error:
+            raise self._irregular(str(error)) from None
+        finally:
+            self._seconds_left -= time.monotonic() - started - trusted_seconds
+
+    def _checked(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
+        """A reply that answers the request at hand; raises the Failure it reports, if it reports one."""
+        if reply.get("id") != self._requests:
+            raise WireError("an answer to no question")
+        if "error" in reply:
+            raise self._student_error(reply["error"])
+        return reply, received
+
+    def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
+        """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""
+        number, arguments, keywords = reply["callback"], reply.get("arguments"), reply.get("keywords")
+        if type(number) is not int or not 0 <= number < len(self._functions):
+            raise WireError("a callback of no function")
+        if type(arguments) is not list or type(keywords) is not dict:
+            raise WireError("a callback without arguments")
+        function, tensors = self._functions[number], {}
+        try:
+            positional = [self._decode(argument, received) for argument in arguments]
+            named = {name: self._decode(value, received) for name, value in keywords.items()}
+            expect_signature(function, positional, named)
+            value = function(*positional, **named)
+        except BaseException:
+            self._end()
+            raise
+        return {"result": self._encode(value, tensors)}, tensors
+
+    def _spawn(self) -> Process:
+        process = self._launcher.spawn(self.directory)
+        self.layers = process.layers
+        self._loaded.clear()
+        return process
+
+    def _end(self) -> int:
+        """End the worker and keep what it printed. Returns its exit status."""
+        assert self._process is not None
+        status, printed = self._process.end()
+        self.output = (self.output + printed)[-(64 << 10) :]
+        self._process = None
+        return status
+
+    def _crash(self, what: str) -> Failure:
+        status = self._end()
+        names = {-number: number.name for number in signal.Signals}
+        reason = f"ended by {names.get(status, f'signal {-status}')}" if status < 0 else f"exit status {status}"
+        return Failure(
+            "crashed",
+            f"The Python process ended during {what or 'this check'} ({reason}).{self._last_line()}",
+            "Your code must return, not end the interpreter: look for exit(), or for memory that ran out.",
+        )
+
+    def _irregular(self, why: str = "a malformed reply") -> Failure:
+        if self._process is not None:
+            self._end()
+        return Failure("crashed", f"The process of this submission broke the rules of the wire: {printable(why)}.")
+
+    def _last_line(self) -> str:
+        """Where in the student's files the worker last said it was, as a sentence."""
+        for match in list(STACK_LINE.finditer(self.output))[:64]:
+            path = Path(match["path"])
+            if path.parent == self.directory:
+                return f" It was here:\n{self._quote(path.name, int(match['line']), match['function'])}"
+        return ""
+
+    def _quote(self, file: str, line: int, function: str) -> str:
+        """A line of the student's own file, as a traceback shows it."""
+        try:
+            source = (self.directory / Path(file).name).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            source = []
+        text = source[line - 1].strip() if 0 < line <= len(source) else ""
+        return printable(f'  File "{file}", line {line}, in {function}' + (f"\n    {text}" if text else ""))
+
+    def _student_error(self, error: Any) -> Failure:
+        """The Failure for an exception in the worker, told with the student's own lines."""
+        try:
+            kind, name, message = (str(error[key]) for key in ("kind", "type", "message"))
+            frames = [(str(file), int(line), str(function)) for file, line, function in error["frames"]]
+        except (TypeError, KeyError, ValueError) as reason:
+            raise WireError("a malformed error") from reason
+        raised = printable(f"{name}: {message}")
+        if kind == "missing":
+            return Failure("error", printable(message) + ".", "Keep the names and signatures of the handout.")
+        if name == "NotImplementedError" and re.fullmatch(r"\d\.\d\w?", message):
+            return Failure("not_attempted", f"Your code runs into question {message}, which is not filled in.")
+        trace = "\n".join([*(self._quote(*frame) for frame in frames[-3:]), raised])
+        if kind == "memory":
+            return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
+        hint = ""
+        if name == "ModuleNotFoundError":
+            hint = "Only Python's own modules, torch and numpy can be imported where submissions are graded."
+        return Failure("error", f"Your code raised an exception.\n{trace}", hint)
+
+    def _encode(self, value: Any, tensors: Tensors) -> dict[str, Any]:
+        return encode(value, tensors, self._refer)
+
+    def _refer(self, value: Any) -> dict[str, Any]:
+        """Remotes travel as addresses, functions as numbers to call back."""
+        if isinstance(value, Remote):
+            return {"remote": self._address(value)}
+        if callable(value):
+            self._functions.append(value)
+            return {"function": len(self._functions) - 1}
+        raise TypeError(f"a check passed a {type(value).__name__}, which cannot cross to the worker")
+
+    def _decode(self, skeleton: Any, tensors: Tensors) -> Any:
+        return decode(skeleton, tensors, self._other)
+
+    def _other(self, kind: str, content: Any) -> Remote:
+        if kind == "object" and type(content) is int and 0 <= content < 1 << 31:
+            return Remote(self, content)
+        raise WireError("a value of no known kind")
+
+
+def expect_signature(function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> None:
+    """Raise Failure if student code called a function of the grader with other arguments than it takes."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError as error:
+        raise Failure("error", f"Your code called {function.__name__}{signature} wrongly: {error}.") from None
+
+
+__all__ = ["Failure", "Observation", "Remote", "Student", "Unusable", "fetch", "observe"]

@@ -1,0 +1,224 @@
+"""The worker: a process that holds nothing but the submission, and does what the trusted side asks.
+
+It serves one request at a time: load a student's file, call a function, read or set an attribute. Values go
+back as data; objects stay here and are named by number. Nothing that it says is believed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import io
+import os
+import random
+import sys
+from typing import Any
+
+import numpy
+import torch
+
+from . import sandbox
+from .wire import Channel, Tensors, WireClosed, WireError, decode, encode
+
+KEPT_OUTPUT = 64 << 10
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+
+
+class MissingNameError(Exception):
+    """The submission lacks a name of the handout."""
+
+
+class Output(io.TextIOBase):
+    """What the student prints: the file descriptor holds its last 64 to 128 KB, however much is printed."""
+
+    def __init__(self, descriptor: int):
+        self.descriptor = descriptor
+        self.tail = b""
+        self.written = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Append `text`, and drop all but the end of what came before when the file grows over its bound."""
+        data = text.encode("utf-8", "replace")
+        self.tail = (self.tail + data[-KEPT_OUTPUT:])[-KEPT_OUTPUT:]
+        self.written += len(data)
+        if self.written > 2 * KEPT_OUTPUT:
+            os.ftruncate(self.descriptor, 0)
+            data, self.written = self.tail, len(self.tail)
+        os.lseek(self.descriptor, 0, os.SEEK_END)
+        os.write(self.descriptor, data)
+        return len(text)
+
+
+class Worker:
+    """Serves requests about the submission in `directory` over `channel` until the other side is gone."""
+
+    def __init__(self, channel: Channel, directory: str):
+        self.channel = channel
+        self.directory = directory
+        self.objects: list[Any] = []
+        self.callback_id = 0
+
+    def serve(self) -> None:
+        """Answer requests, one at a time. Returns when the channel closes."""
+        sys.path.insert(0, self.directory)
+        while True:
+            try:
+                request, tensors = self.channel.receive()
+            except WireClosed:
+                return
+            reply_tensors: Tensors = {}
+            try:
+                faulthandler.dump_traceback_later(request["seconds"], file=1)  # type: ignore[arg-type]
+                reply = self._answer(request, tensors, reply_tensors)
+            except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
+                reply, reply_tensors = {"error": describe_error(error, self.directory)}, {}
+            faulthandler.cancel_dump_traceback_later()
+            try:
+                self.channel.send(reply | {"id": request["id"]}, reply_tensors)
+            except WireError as error:
+                if isinstance(error, WireClosed):
+                    return
+                self.channel.send({"id": request["id"], "ok": {"unusable": "a result too large to send"}})
+
+    def _answer(self, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
+        operation = request["operation"]
+        if operation == "begin":
+            return self._begin(request["seed"])
+        if operation == "load":
+            importlib.import_module(request["module"])
+            return {"ok": {"value": None}}
+        target = self._resolve(request["root"], request["path"])
+        if operation == "get":
+            return {"ok": self._encode(target, out)}
+        if operation == "set":
+            setattr(target, request["name"], self._decode(request["value"], tensors))
+            return {"ok": {"value": None}}
+        if operation == "call":
+            return self._call(target, request, tensors, out)
+        raise WireError(f"no operation {operation!r}")
+
+    def _begin(self, seed: int) -> dict[str, Any]:
+        """Forget all objects, and seed every generator student code may draw from."""
+        self.objects.clear()
+        torch.manual_seed(seed)
+        numpy.random.seed(seed % 2**32)
+        random.seed(seed)
+        return {"ok": {"value": None}}
+
+    def _resolve(self, root: str | int, path: list[str]) -> Any:
+        """The object that a module or number and a path of attributes name."""
+        value = importlib.import_module(root) if isinstance(root, str) else self.objects[root]
+        for name in path:
+            if not hasattr(value, name):
+                owner = root if isinstance(root, str) else type(value).__name__
+                raise MissingNameError(f"{owner} has no {name}")
+            value = getattr(value, name)
+        return value
+
+    def _call(self, function: Any, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
+        """Call `function`, and differentiate the sum of its first result, weighted by the cotangent."""
+        arguments = [self._decode(argument, tensors) for argument in request["arguments"]]
+        keywords = {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
+        leaves = [arguments[index].requires_grad_() for index in request["gradients"]]
+        result = function(*arguments, **keywords)
+        reply = {"ok": self._encode(result, out)}
+        if leaves:
+            cotangent = self._decode(request["cotangent"], tensors)
+            reply["gradients"] = self._encode(gradients(result, leaves, cotangent), out)
+        if request["echo"]:
+            reply["arguments"] = self._encode(arguments, out)
+        return reply
+
+    def _encode(self, value: Any, out: Tensors) -> dict[str, Any]:
+        return encode(value, out, self._refer)
+
+    def _refer(self, value: Any) -> dict[str, Any]:
+        """Name an object that stays here, or say why it is of no use to the grader."""
+        if isinstance(value, numpy.ndarray | numpy.generic):
+            return {"unusable": "a NumPy array"}
+        if isinstance(value, (list, tuple, dict, set, frozenset)):
+            return {"unusable": f"a {type(value).__name__} of {len(value)} items"}
+        self.objects.append(value)
+        return {"object": len(self.objects) - 1}
+
+    def _decode(self, skeleton: dict[str, Any], tensors: Tensors) -> Any:
+        return decode(skeleton, tensors, self._other)
+
+    def _other(self, kind: str, content: Any) -> Any:
+        """An object that stays here, or a function of the trusted side."""
+        if kind == "remote":
+            return self._resolve(content["root"], content["path"])
+        if kind == "function":
+            return lambda *arguments, **keywords: self._call_back(content, arguments, keywords)
+        raise WireError(f"no kind of value {kind!r}")
+
+    def _call_back(self, function: int, arguments: tuple, keywords: dict[str, Any]) -> Any:
+        """Ask the trusted side for the value of one of its functions."""
+        out: Tensors = {}
+        message = {
+            "callback": function,
+            "arguments": [self._encode(argument, out) for argument in arguments],
+            "keywords": {name: self._encode(value, out) for name, value in keywords.items()},
+        }
+        self.channel.send(message, out)
+        reply, tensors = self.channel.receive()
+        return self._decode(reply["result"], tensors)
+
+
+def gradients(result: Any, leaves: list[torch.Tensor], cotangent: torch.Tensor | None) -> list[Any]:
+    """Gradients of (first result * cotangent).sum() by each leaf; None where none arrives."""
+    first = result[0] if isinstance(result, (tuple, list)) and result else result
+    if not isinstance(first, torch.Tensor) or not first.requires_grad:
+        return [None] * len(leaves)
+    total = first.sum() if cotangent is None else (first * cotangent).sum()
+    return list(torch.autograd.grad(total, leaves, allow_unused=True))
+
+
+def describe_error(error: BaseException, directory: str) -> dict[str, Any]:
+    """What was raised, and where in the student's files: type, message, and (file, line, function) frames."""
+    try:
+        message = str(error)[:2000]
+    except BaseException:  # a hostile __str__
+        message = "(its message cannot be shown)"
+    kind = "exception"
+    if isinstance(error, MissingNameError):
+        kind = "missing"
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in message.lower() for phrase in OUT_OF_MEMORY)
+    ):
+        kind = "memory"
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if os.path.dirname(code.co_filename) == directory:  # noqa: PTH120 (student code may have patched Path)
+            frames.append([os.path.basename(code.co_filename), trace.tb_lineno, code.co_name])  # noqa: PTH119
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        frames.append([os.path.basename(error.filename), error.lineno, "<module>"])  # noqa: PTH119
+    return {"kind": kind, "type": type(error).__name__[:200], "message": message, "frames": frames[-8:]}
+
+
+def run(channel: Channel, directory: str, output: int) -> None:
+    """Become a worker: redirect output, put on the layers, say hello, serve. Does not return.
+
+    Args:
+        channel: the wire to the trusted side.
+        directory: absolute path of the staged submission.
+        output: descriptor of a file open for writing, for what student code prints.
+    """
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout = sys.stderr = Output(1)
+    faulthandler.enable(file=1)  # type: ignore[arg-type]
+    sys.dont_write_bytecode = True
+    os.chdir(directory)
+    layers = sandbox.apply()
+    channel.send({"hello": layers})
+    Worker(channel, directory).serve()
+    os._exit(0)

@@ -1,0 +1,76 @@
+"""The zygote: imports torch once, holds no secret, and forks one worker for each request.
+
+It stays on one thread, since a child forked beside running threads may hang, and never touches CUDA.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+
+def main(control: socket.socket) -> None:
+    """Serve requests from the trusted side on `control`, one JSON line each, until it closes."""
+    sys.dont_write_bytecode = True
+    from . import sandbox, worker
+    from .wire import Channel
+
+    sandbox.die_with_parent()
+    warm_up()
+    reply(control, {"ready": os.getpid()})
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        if not data:
+            return
+        request = json.loads(data)
+        if request["operation"] == "spawn":
+            wire_end, output = descriptors
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os.setsid()
+                    control.close()
+                    worker.run(Channel(socket.socket(fileno=wire_end)), request["directory"], output)
+                finally:
+                    os._exit(70)
+            os.close(wire_end)
+            os.close(output)
+            reply(control, {"pid": pid})
+        elif request["operation"] == "reap":
+            reply(control, {"status": reap(request["pid"])})
+
+
+def reply(control: socket.socket, message: dict[str, Any]) -> None:
+    """Send one line of JSON."""
+    control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def reap(pid: int) -> int:
+    """Kill a worker and whatever it left in its process group. Returns its exit status, negative for a signal."""
+    # Until it is waited for, the worker keeps its number: no other process can be hit.
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def warm_up() -> None:
+    """Run once, on one thread, what torch sets up lazily, so that no worker pays for it."""
+    import torch
+    from safetensors.torch import load, save
+
+    torch.set_num_threads(1)
+    load(save({"x": torch.zeros(2)}))
+    x = torch.randn(2, 8, 4, 4, requires_grad=True)
+    torch.nn.Conv2d(8, 8, 3, padding=1)(torch.nn.functional.silu(x)).exp().sum().backward()
+    torch.distributions.Normal(x, x.exp()).rsample()
+    gc.collect()
+    gc.freeze()

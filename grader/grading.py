@@ -1,0 +1,136 @@
+"""Grades one submission: stages it, runs the checks of the questions asked for, makes the result."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .checks.runner import CHECKS, Check, Outcome, run
+from .engine.launcher import Launcher
+from .engine.student import CALL_SECONDS, WALL_SECONDS, Student
+from .report.result import SCHEMA, QuestionResult, Result, environment, question_result
+from .rubric import Question, RubricError
+from .submission import Submission
+
+CHECKS_FOLDER = Path(__file__).with_name("checks")
+ENDLESS = 2  # time-outs of one question after which its other checks are not run
+
+
+def load_checks() -> dict[str, Check]:
+    """Import every check. Returns them by id."""
+    for path in sorted(CHECKS_FOLDER.glob("test_*.py")):
+        importlib.import_module(f"grader.checks.{path.stem}")
+    return CHECKS
+
+
+def checks_of(question: Question) -> list[Check]:
+    """The checks of a question, in the rubric's order. Raises RubricError if rubric and checks disagree."""
+    found = {check.name: check for check in load_checks().values() if check.question == question.id}
+    if set(found) != set(question.checks):
+        odd = sorted(set(found) ^ set(question.checks))
+        raise RubricError(f"rubric.toml and grader/checks disagree on the checks of {question.id}: {', '.join(odd)}")
+    return [found[name] for name in question.checks]
+
+
+@dataclass
+class Session:
+    """One submission being graded: gates each check, runs it, and remembers how it ended."""
+
+    submission: Submission
+    questions: list[Question]
+    student: Student
+    seed: int
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def run(self, check: Check) -> Outcome:
+        """Run one check, or say why there is nothing to run."""
+        question = next(question for question in self.questions if question.id == check.question)
+        outcome = self._gate(check, question) or run(check, self.student, self.seed)
+        self.outcomes[check.id] = outcome
+        return outcome
+
+    def _gate(self, check: Check, question: Question) -> Outcome | None:
+        """An outcome for a check that there is no point in running."""
+        if question.file not in self.submission.sources:
+            return Outcome(check, "error", f"{question.file} is missing.", "Hand it in beside the other files.")
+        if not self.submission.attempted(question):
+            return Outcome(check, "not_attempted", "The block is empty.")
+        others = [outcome for outcome in self.outcomes.values() if outcome.check.question == question.id]
+        if sum(outcome.status == "timeout" for outcome in others) >= ENDLESS:
+            return Outcome(check, "timeout", "Not run: two checks of this question did not come to an end.")
+        return None
+
+    def question_results(self) -> list[QuestionResult]:
+        """The results so far; a check that left no outcome is the grader's fault."""
+        return [
+            question_result(
+                question,
+                [
+                    self.outcomes.get(check.id) or Outcome(check, "grader_error", "The check did not run.")
+                    for check in checks_of(question)
+                ],
+            )
+            for question in self.questions
+        ]
+
+    def result(self) -> Result:
+        """End the worker and make the result."""
+        self.student.close()
+        questions = self.question_results()
+        return Result(
+            schema=SCHEMA,
+            submission=self.submission.path.name,
+            seed=self.seed,
+            device="cpu",
+            environment=environment(),
+            isolation=self.student.layers,
+            score=sum(question.score for question in questions),
+            max_score=sum(question.max_score for question in questions),
+            bonus=0,
+            seconds=round(time.perf_counter() - self.started, 3),
+            notes=self.submission.notes,
+            output=self.student.output,
+            questions=questions,
+        )
+
+
+@contextmanager
+def session(
+    submission: Submission,
+    questions: list[Question],
+    launcher: Launcher,
+    seed: int,
+    call_seconds: float = CALL_SECONDS,
+    wall_seconds: float = WALL_SECONDS,
+) -> Iterator[Session]:
+    """Stage a submission and be ready to run checks on it."""
+    with submission.staged() as folder:
+        student = Student(folder, launcher, call_seconds, wall_seconds)
+        try:
+            yield Session(submission, questions, student, seed)
+        finally:
+            student.close()
+
+
+def grade(
+    submission: Submission,
+    questions: list[Question],
+    launcher: Launcher,
+    seed: int,
+    progress: Callable[[Check], None] = lambda check: None,
+    **limits: float,
+) -> Result:
+    """Grade a submission without pytest: the same checks, run one after another."""
+    with session(submission, questions, launcher, seed, **limits) as current:
+        for question in questions:
+            for check in checks_of(question):
+                progress(check)
+                current.run(check)
+        return current.result()
+
+

@@ -1,0 +1,97 @@
+"""Hinge losses of a GAN (Lim and Ye, 2017), on logits of one number an image or of patches."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .closed_form import ClosedForm
+
+
+def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """(E[max(0, 1 - real)] + E[max(0, 1 + fake)]) / 2 over every logit: a scalar."""
+    return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
+
+
+def per_image(logits: Tensor) -> Tensor:
+    """One logit an image, the mean of its patches: (B,)."""
+    return logits.reshape(len(logits), -1).mean(1)
+
+
+def discriminator_hinge_per_image(real: Tensor, fake: Tensor) -> Tensor:
+    """The same after each image's patches are averaged: also in the literature, and accepted."""
+    return discriminator_hinge(per_image(real), per_image(fake))
+
+
+def generator_hinge(fake: Tensor) -> Tensor:
+    """-E[fake]: a scalar."""
+    return -fake.mean()
+
+
+DISCRIMINATOR_HINGE = ClosedForm(
+    accepted=(discriminator_hinge, discriminator_hinge_per_image),
+    misconceptions={
+        "The factor 1/2 of the discriminator's loss is missing.": (
+            lambda real, fake: 2 * discriminator_hinge(real, fake)
+        ),
+        "real and fake are swapped: real logits are pushed above 1, fake ones below -1.": (
+            lambda real, fake: discriminator_hinge(fake, real)
+        ),
+        "There is no hinge: a logit beyond its margin must cost nothing, max(0, ...).": (
+            lambda real, fake: ((1 - real).mean() + (1 + fake).mean()) / 2
+        ),
+        "The margin is 0; it is 1.": lambda real, fake: (F.relu(-real).mean() + F.relu(fake).mean()) / 2,
+        "The mean over the batch is taken before the hinge; the hinge comes first.": (
+            lambda real, fake: (F.relu(1 - real.mean()) + F.relu(1 + fake.mean())) / 2
+        ),
+        "The sum over the logits is taken; the loss is their mean.": (
+            lambda real, fake: (F.relu(1 - real).sum() + F.relu(1 + fake).sum()) / 2
+        ),
+        "This is the binary cross-entropy; the loss is the hinge.": (
+            lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean()
+        ),
+        "This is half of the binary cross-entropy; the loss is the hinge.": (
+            lambda real, fake: (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+        ),
+        "This is the least-squares loss; the loss is the hinge.": (
+            lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2
+        ),
+        "The least-squares loss with targets 1 and -1 stands here; the loss is the hinge.": (
+            lambda real, fake: ((real - 1).square().mean() + (fake + 1).square().mean()) / 2
+        ),
+        "The term of the fake logits is missing.": lambda real, fake: F.relu(1 - real).mean() / 2,
+        "The term of the real logits is missing.": lambda real, fake: F.relu(1 + fake).mean() / 2,
+        "The fake logits have the sign of the real ones: their hinge is max(0, 1 + fake).": (
+            lambda real, fake: (F.relu(1 - real).mean() + F.relu(1 - fake).mean()) / 2
+        ),
+        "The signs inside both hinges are flipped.": (
+            lambda real, fake: (F.relu(1 + real).mean() + F.relu(1 - fake).mean()) / 2
+        ),
+        "The sign of the loss is flipped.": lambda real, fake: -discriminator_hinge(real, fake),
+        "This is the Wasserstein loss; the loss is the hinge.": lambda real, fake: fake.mean() - real.mean(),
+    },
+)
+
+GENERATOR_HINGE = ClosedForm(
+    accepted=(generator_hinge,),
+    misconceptions={
+        "The sign is flipped: the generator wants the logits of its images to be high.": lambda fake: fake.mean(),
+        "This is the non-saturating cross-entropy, softplus(-fake); the hinge loss of the generator is linear.": (
+            lambda fake: F.softplus(-fake).mean()
+        ),
+        "This is the saturating cross-entropy; the hinge loss of the generator is linear.": (
+            lambda fake: -F.softplus(fake).mean()
+        ),
+        "The loss is halved; only the discriminator's loss has a factor 1/2.": lambda fake: -fake.mean() / 2,
+        "This is a hinge with a margin; the generator's loss has no hinge, it is -E[fake].": lambda fake: F.relu(1 - fake).mean(),
+        "This is a hinge; the generator's loss has none, it is -E[fake].": lambda fake: F.relu(-fake).mean(),
+        "The sum over the logits is taken; the loss is their mean.": lambda fake: -fake.sum(),
+        "The sum over the patches is taken; the loss is the mean over every logit.": (
+            lambda fake: -fake.flatten(1).sum(1).mean() if fake.ndim > 1 else -fake.sum()
+        ),
+        "A constant 1 is added; the loss is linear without one.": lambda fake: 1 - fake.mean(),
+        "This is the least-squares loss; the loss is -E[fake].": lambda fake: (fake - 1).square().mean(),
+        "This is half the least-squares loss; the loss is -E[fake].": lambda fake: (fake - 1).square().mean() / 2,
+        "The absolute value is taken; the loss is linear.": lambda fake: -fake.abs().mean(),
+    },
+)

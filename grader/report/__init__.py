@@ -1,0 +1,1 @@
+"""Reports: the result model, and what is made of it."""

@@ -1,0 +1,117 @@
+"""The result model: what results.json holds. Names are stable: add, never rename.
+
+`results.schema.json` beside this file documents every field.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from grader.checks.runner import STATUSES, Outcome
+from grader.rubric import Question
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check; see results.schema.json."""
+
+    id: str
+    title: str
+    status: str
+    score: float
+    max_score: float
+    message: str
+    hint: str
+    seconds: float
+    visibility: str
+
+
+@dataclass(frozen=True)
+class QuestionResult:
+    """One question; its status is `passed` if all its checks passed, else the gravest of theirs."""
+
+    id: str
+    title: str
+    score: float
+    max_score: float
+    status: str
+    checks: list[CheckResult]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One submission, graded."""
+
+    schema: int
+    submission: str
+    seed: int
+    device: str
+    environment: dict[str, str]
+    isolation: dict[str, str]
+    score: float
+    max_score: float
+    bonus: float
+    seconds: float
+    notes: list[str]
+    output: str
+    questions: list[QuestionResult]
+
+    def to_json(self) -> str:
+        """The text of results.json."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write results.json in one step, so that a reader never sees half of it. Raises OSError."""
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            part.write_text(self.to_json(), "utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def question_result(question: Question, outcomes: Sequence[Outcome]) -> QuestionResult:
+    """The result of a question from the outcomes of its checks."""
+    checks = [
+        CheckResult(
+            id=outcome.check.id,
+            title=outcome.check.title,
+            status=outcome.status,
+            score=question.checks[outcome.check.name] if outcome.status == "passed" else 0,
+            max_score=question.checks[outcome.check.name],
+            message=outcome.message,
+            hint=outcome.hint,
+            seconds=round(outcome.seconds, 4),
+            visibility=question.visibility,
+        )
+        for outcome in outcomes
+    ]
+    status = max((check.status for check in checks), key=STATUSES.index)
+    score = sum(check.score for check in checks)
+    return QuestionResult(question.id, question.title, score, question.points, status, checks)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for whoever compares two results."""
+    found = {"python": platform.python_version(), "platform": platform.platform(), "executable": Path(sys.executable).name}
+    for package in ("torch", "numpy", "safetensors", "pytest"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def number(points: float) -> Any:
+    """Points as people write them: 10, not 10.0."""
+    return int(points) if float(points).is_integer() else round(points, 2)
