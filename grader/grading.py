@@ -12,11 +12,13 @@ from pathlib import Path
 from .checks.runner import CHECKS, Check, Outcome, run
 from .engine.launcher import Launcher
 from .engine.student import CALL_SECONDS, WALL_SECONDS, Student
+from .engine.text import printable
 from .report.result import SCHEMA, QuestionResult, Result, environment, question_result
 from .rubric import Question, RubricError
 from .submission import Submission
 
 CHECKS_FOLDER = Path(__file__).with_name("checks")
+OUTPUT_CHARACTERS = 64 << 10
 ENDLESS = 2  # time-outs of one question after which its other checks are not run
 
 
@@ -84,7 +86,7 @@ class Session:
         questions = self.question_results()
         return Result(
             schema=SCHEMA,
-            submission=self.submission.path.name,
+            submission=printable(self.submission.path.name),
             seed=self.seed,
             device="cpu",
             environment=environment(),
@@ -94,7 +96,7 @@ class Session:
             bonus=0,
             seconds=round(time.perf_counter() - self.started, 3),
             notes=self.submission.notes,
-            output=self.student.output,
+            output=printable(self.student.output, OUTPUT_CHARACTERS),
             questions=questions,
         )
 
@@ -132,5 +134,3 @@ def grade(
                 progress(check)
                 current.run(check)
         return current.result()
-
-

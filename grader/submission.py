@@ -75,9 +75,15 @@ def read(path: Path) -> Submission:
     """Read the submission in the folder `path`. Raises SubmissionError if there is none."""
     shown = printable(str(path))
     if not path.exists():
-        raise SubmissionError(f"{shown} does not exist; give the folder that holds your loss.py, model.py and diffusion.py.")
+        raise SubmissionError(
+            f"{shown} does not exist; give the folder that holds your loss.py, model.py and diffusion.py."
+        )
     if not path.is_dir():
-        what = "an archive; unpack it and give the folder" if path.suffix in ARCHIVES else "a file; give the folder it is in"
+        what = (
+            "an archive; unpack it and give the folder"
+            if path.suffix in ARCHIVES
+            else "a file; give the folder it is in"
+        )
         raise SubmissionError(f"{shown} is {what}.")
     found = sorted(p for p in path.glob("*.py"))
     if not any(p.name in student_files() for p in found):
@@ -88,7 +94,9 @@ def read(path: Path) -> Submission:
         if file.name in given_files():
             continue
         if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
-            notes.append(f"{printable(file.name)} was left out: it is a link, no plain file, or over {MAX_FILE_BYTES >> 10} KB.")
+            notes.append(
+                f"{printable(file.name)} was left out: it is a link, no plain file, or over {MAX_FILE_BYTES >> 10} KB."
+            )
             continue
         sources[file.name] = file.read_bytes()
     submission = Submission(path, sources, notes)
@@ -108,7 +116,9 @@ def _outside_note(submission: Submission, file: str) -> str | None:
         return f"{file}: the rulers around {', '.join(lost)} are gone; the file was graded as it is."
     changed = blocks.changed_outside(text, handout)
     if changed:
-        return f"{file}: code outside the blocks was changed, lines {changed[0]} to {changed[1]}; it was graded as it is."
+        return (
+            f"{file}: code outside the blocks was changed, lines {changed[0]} to {changed[1]}; it was graded as it is."
+        )
     return None
 
 
@@ -116,7 +126,5 @@ def _given_note(path: Path) -> str | None:
     """A sentence on a given file that was changed, and so not used."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         return None
-    changed = blocks.changed_outside(
-        path.read_text("utf-8", "replace"), (HANDOUT / path.name).read_text("utf-8")
-    )
+    changed = blocks.changed_outside(path.read_text("utf-8", "replace"), (HANDOUT / path.name).read_text("utf-8"))
     return f"{path.name} was changed; the one of the handout was used instead." if changed else None

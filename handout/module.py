@@ -108,9 +108,7 @@ class TimeEmbedding(nn.Module):
         half = num_channels // 2
         frequencies = torch.exp(-math.log(max_period) * torch.arange(half) / half)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.net = nn.Sequential(
-            nn.Linear(2 * half, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
-        )
+        self.net = nn.Sequential(nn.Linear(2 * half, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels))
 
     def forward(self, t: Tensor) -> Tensor:
         """t (B,) integers -> (B, emb_channels)."""

@@ -83,9 +83,7 @@ class GaussianDiffusion(nn.Module):
         )
         return mean, extract(self.posterior_variance, t, x.shape)
 
-    def p_mean_variance(
-        self, denoise_fn: DenoiseFn, x: Tensor, y: Tensor, t: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def p_mean_variance(self, denoise_fn: DenoiseFn, x: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (B, C, H, W) and variance (B, 1, 1, 1) of p(x_{t-1} | x_t), with x_0 as `denoise_fn` sees it."""
         x_start = self.predict_start_from_noise(x, t, denoise_fn(x, y, t))
         return self.q_posterior(x_start, x, t)
@@ -120,9 +118,7 @@ class GaussianDiffusion(nn.Module):
         ########################################################################
         return img
 
-    def p_losses(
-        self, denoise_fn: DenoiseFn, x_start: Tensor, y: Tensor, t: Tensor, noise: Tensor
-    ) -> Tensor:
+    def p_losses(self, denoise_fn: DenoiseFn, x_start: Tensor, y: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """The simplified objective, equation (14): mean squared error of the predicted noise, a scalar."""
         x = self.q_sample(x_start, t, noise)
         return F.mse_loss(denoise_fn(x, y, t), noise)

@@ -90,9 +90,7 @@ class UNet(nn.Module):
     Ronneberger et al., "U-Net" (2015), with the embeddings of Ho et al. (2020), appendix B.
     """
 
-    def __init__(
-        self, in_channels: int = 3, out_channels: int = 3, num_classes: int = 10, num_channels: int = 32
-    ):
+    def __init__(self, in_channels: int = 3, out_channels: int = 3, num_classes: int = 10, num_channels: int = 32):
         super().__init__()
         c, emb = num_channels, 4 * num_channels
         self.time_embedding = TimeEmbedding(c, emb)

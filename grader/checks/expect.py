@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,24 +73,46 @@ def numbers(x: Tensor) -> str:
     return shown if x.numel() == 1 else f"[{shown}{', ...' if x.numel() > SHOWN_ELEMENTS else ''}]"
 
 
-def expect(actual: Any, expected: Expected, what: str = "The result", rtol: float = RTOL, atol: float = ATOL) -> Formula:
+def expect(actual: Any, expected: Expected, what: str = "the result") -> Formula:
     """Expect a value of a closed form. Returns the accepted formula that gives it; raises Failure if none does."""
-    values = expected.values()
-    got = tensor(actual, tuple(values[0].shape), what)
-    for formula, value in zip(expected.form.accepted, values, strict=True):
-        if close(got, value, rtol, atol):
-            return formula
-    sentence = expected.explain(lambda value: close(got, value, rtol, atol))
-    where = f"With {describe(expected.inputs)}, {what[0].lower()}{what[1:]} is {numbers(got)}, which is not right."
-    raise wrong(where, sentence or difference(got, values[0]))
+    return expect_all([(actual, expected)], what)[0]
 
 
-def difference(actual: Tensor, expected: Tensor) -> str:
-    """What relates a wrong result to the right one, where something simple does; else ""."""
-    if close(actual, -expected):
+def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result") -> list[Formula]:
+    """Expect values of a closed form at several inputs, and explain a failure by what holds at all of them.
+
+    Args:
+        results: pairs of what came back and what is expected.
+        what: what came back, in the middle of a sentence.
+
+    Returns:
+        For each pair, the accepted formula that gives the value.
+
+    Raises:
+        Failure: about the first value that is not right.
+    """
+    judged = [(tensor(actual, tuple(e.values()[0].shape), what.capitalize()), e) for actual, e in results]
+    formulas = []
+    for got, expected in judged:
+        pairs = zip(expected.form.accepted, expected.values(), strict=True)
+        formula = next((formula for formula, value in pairs if close(got, value)), None)
+        if formula is None:
+            where = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
+            raise wrong(where, explain(judged))
+        formulas.append(formula)
+    return formulas
+
+
+def explain(judged: Sequence[tuple[Tensor, Expected]]) -> str:
+    """The one mistake that reproduces every result, as a sentence; "" where none of those known does."""
+    for sentence in judged[0][1].form.misconceptions:
+        if all(close(got, expected.misconceived(sentence)) for got, expected in judged):
+            return sentence
+    rights = [expected.values()[0] for _, expected in judged]
+    if all(close(got, -right) for (got, _), right in zip(judged, rights, strict=True)):
         return "The sign is flipped."
     for ratio in TELLING_RATIOS:
-        if close(actual, ratio * expected):
+        if all(close(got, ratio * right) for (got, _), right in zip(judged, rights, strict=True)):
             return f"It is exactly {ratio:g} times the right value."
     return ""
 

@@ -23,7 +23,7 @@ from .expect import wrong
 
 RATE = 1e-10  # at most, for one call; a check that makes ten calls keeps the 1e-9 it may spend
 SHARE = RATE / 6
-TAIL = 3.0
+TAIL = 3.5  # 1 in 2,149 numbers lies outside
 SAME = 0.999
 
 
@@ -41,6 +41,8 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
     count = noise.numel()
     if float(noise.abs().max()) == 0:
         raise wrong(f"{what} is zero: nothing random was added.")
+    if float(noise.max() - noise.min()) < 1e-3:
+        raise wrong(f"{what} is the same number everywhere, {float(noise.mean()):.4g}: nothing random was added.")
     slices = {name: noise.movedim(along, tuple(range(len(along)))) for name, along in axes.items()}
     rows = {name: x.flatten(len(axes[name])).flatten(0, len(axes[name]) - 1) for name, x in slices.items()}
     for name, slice_rows in rows.items():
@@ -52,9 +54,42 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
         _expect_uncorrelated(slice_rows, name, what, SHARE / len(rows))
 
 
+def expect_scale(added: Tensor, std: Tensor, mistaken: dict[str, Tensor], what: str) -> None:
+    """Explain noise of a wrong standard deviation, if a known mistake explains it; the check proper comes after.
+
+    Args:
+        added: scaled noise, in float64.
+        std: its right standard deviation, broadcast to `added`.
+        mistaken: wrong standard deviations, by the sentence that says what was done.
+        what: what `added` is, to begin a sentence with.
+    """
+    if _unit_variance(added / std, std):
+        return
+    for sentence, wrong_std in mistaken.items():
+        if _unit_variance(added / wrong_std, std):
+            raise wrong(f"{what} has the wrong standard deviation.", sentence)
+
+
+def _unit_variance(noise: Tensor, std: Tensor) -> bool:
+    """Whether `noise` has variance 1 both where `std` is small and where it is large."""
+    large = (std > std.median()).expand_as(noise)
+    for part in (noise[large], noise[~large]):
+        low, high = variance_bounds(part.numel(), SHARE)
+        if not low <= float(part.square().mean()) <= high:
+            return False
+    return True
+
+
 def _inner_products(rows: Tensor) -> Tensor:
     """Inner products of all pairs of rows (n, m), diagonal zero."""
     return (rows @ rows.T).fill_diagonal_(0)
+
+
+def _own_noise(name: str) -> str:
+    """What to do about noise that is shared along an axis."""
+    if name in ("call", "step"):
+        return f"Draw noise anew in every {name}: no fixed seed, and no noise that is kept."
+    return f"Draw noise of the full shape, so that every {name} gets its own."
 
 
 def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
@@ -64,7 +99,7 @@ def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
     if rows.shape[1] > 1 and bool((alike & (lengths[:, None] > 0)).any()):
         raise wrong(
             f"{what} is shared: one {name} has the same noise as another.",
-            f"Draw noise of the full shape, so that every {name} gets its own.",
+            _own_noise(name),
         )
 
 
@@ -78,7 +113,9 @@ def _expect_variance(noise: Tensor, count: int, what: str) -> None:
     variance = float(noise.square().mean())
     low, high = variance_bounds(count, SHARE)
     if not low <= variance <= high:
-        raise wrong(f"{what} has the standard deviation {math.sqrt(variance):.4f} over {count:,} numbers; it must be 1.")
+        raise wrong(
+            f"{what} has the standard deviation {math.sqrt(variance):.4f} over {count:,} numbers; it must be 1."
+        )
 
 
 def _expect_distribution(noise: Tensor, count: int, what: str) -> None:
@@ -108,5 +145,5 @@ def _expect_uncorrelated(rows: Tensor, name: str, what: str, rate: float) -> Non
     if float(scores.abs().max()) > normal_quantile(rate / pairs):
         raise wrong(
             f"{what} is not independent: one {name} can be told from another.",
-            f"Draw noise of the full shape, so that every {name} gets its own.",
+            _own_noise(name),
         )

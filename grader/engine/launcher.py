@@ -80,7 +80,14 @@ def boot_command(config: dict[str, Any]) -> list[str]:
     """The command of a process that can import what this one can, except the grader and its surroundings."""
     repository = GRADER.parent
     path = [p for p in sys.path if p and ("site-packages" in p or not Path(p).resolve().is_relative_to(repository))]
-    return [sys.executable, "-I", "-B", "-c", BOOT, json.dumps(config | {"path": path, "grader": str(GRADER)})]
+    return [
+        sys.executable,
+        "-I",
+        "-B",
+        "-c",
+        BOOT,
+        json.dumps(config | {"path": path, "grader": str(GRADER)}),
+    ]
 
 
 def boot_environment() -> dict[str, str]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # controls, bidi and format marks, lone surrogates, private use
+HIDDEN = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Cn",
+    "Zl",
+    "Zp",
+}  # controls, bidi and format marks, lone surrogates, private use
 
 
 def printable(text: str, limit: int = 500) -> str:
@@ -13,7 +21,5 @@ def printable(text: str, limit: int = 500) -> str:
     Newlines and tabs stay. Terminal escapes lose their effect; markup is for the page that shows it to escape.
     """
     cut = text[:limit]
-    shown = "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}" for c in cut
-    )
+    shown = "".join(c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}" for c in cut)
     return shown if len(text) <= limit else shown + " ..."

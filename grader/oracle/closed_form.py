@@ -51,12 +51,9 @@ class Expected:
             for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
         }
 
-    def explain(self, agrees: Callable[[Tensor], bool]) -> str | None:
-        """The sentence of the first misconception whose value satisfies `agrees`, if any does."""
-        for sentence, formula in self.form.misconceptions.items():
-            if agrees(formula(**self._inputs64())):
-                return sentence
-        return None
+    def misconceived(self, sentence: str) -> Tensor:
+        """The value of the misconception that `sentence` explains, in float64."""
+        return self.form.misconceptions[sentence](**self._inputs64())
 
     def _inputs64(self) -> dict[str, Tensor]:
         return {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}

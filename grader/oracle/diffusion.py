@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from .closed_form import ClosedForm
 
 @dataclass(frozen=True)
 class Schedule:
-    """A linear schedule; every property is (num_timesteps,) in float64."""
+    """A linear schedule; every tensor is (num_timesteps,) in float64."""
 
     beta_start: float = 1e-4
     beta_end: float = 2e-2
@@ -28,33 +29,33 @@ class Schedule:
         scale = 1000 / num_timesteps
         return cls(1e-4 * scale, 2e-2 * scale, num_timesteps)
 
-    @property
+    @cached_property
     def betas(self) -> Tensor:
         """Variance added at each step."""
         steps = torch.arange(self.num_timesteps, dtype=torch.float64) / (self.num_timesteps - 1)
         return self.beta_start + (self.beta_end - self.beta_start) * steps
 
-    @property
+    @cached_property
     def alphas_cumprod(self) -> Tensor:
         """abar_t, by the sum of logarithms."""
         return torch.log1p(-self.betas).cumsum(0).exp()
 
-    @property
+    @cached_property
     def alphas_cumprod_prev(self) -> Tensor:
         """abar_{t-1}, 1 at t = 0."""
         return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
 
-    @property
+    @cached_property
     def posterior_variance(self) -> Tensor:
         """Variance of q(x_{t-1} | x_t, x_0), equation (7); 0 at t = 0."""
         return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
-    @property
+    @cached_property
     def posterior_mean_coef1(self) -> Tensor:
         """Weight of x_0 in the mean of q(x_{t-1} | x_t, x_0)."""
         return self.alphas_cumprod_prev.sqrt() * self.betas / (1 - self.alphas_cumprod)
 
-    @property
+    @cached_property
     def posterior_mean_coef2(self) -> Tensor:
         """Weight of x_t in the mean of q(x_{t-1} | x_t, x_0)."""
         return (1 - self.betas).sqrt() * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)

@@ -47,6 +47,14 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The sum over the logits is taken; the loss is their mean.": (
             lambda real, fake: (F.relu(1 - real).sum() + F.relu(1 + fake).sum()) / 2
         ),
+        "The sum over the patches is taken; the loss is the mean over every logit.": (
+            lambda real, fake: discriminator_hinge(real, fake) * real[0].numel()
+        ),
+        "The margin is 2; it is 1.": lambda real, fake: (F.relu(2 - real).mean() + F.relu(2 + fake).mean()) / 2,
+        "Both terms share one hinge; each has its own.": lambda real, fake: F.relu(2 - real + fake).mean() / 2,
+        "The logits go through a sigmoid before the hinge; they enter as they are.": (
+            lambda real, fake: discriminator_hinge(real.sigmoid(), fake.sigmoid())
+        ),
         "This is the binary cross-entropy; the loss is the hinge.": (
             lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean()
         ),
@@ -83,12 +91,20 @@ GENERATOR_HINGE = ClosedForm(
             lambda fake: -F.softplus(fake).mean()
         ),
         "The loss is halved; only the discriminator's loss has a factor 1/2.": lambda fake: -fake.mean() / 2,
-        "This is a hinge with a margin; the generator's loss has no hinge, it is -E[fake].": lambda fake: F.relu(1 - fake).mean(),
+        "This is a hinge with a margin; the generator's loss has no hinge, it is -E[fake].": lambda fake: F.relu(
+            1 - fake
+        ).mean(),
         "This is a hinge; the generator's loss has none, it is -E[fake].": lambda fake: F.relu(-fake).mean(),
         "The sum over the logits is taken; the loss is their mean.": lambda fake: -fake.sum(),
         "The sum over the patches is taken; the loss is the mean over every logit.": (
-            lambda fake: -fake.flatten(1).sum(1).mean() if fake.ndim > 1 else -fake.sum()
+            lambda fake: -fake.mean() * fake[0].numel()
         ),
+        "The hinge of the discriminator stands here; the generator's loss is -E[fake].": (
+            lambda fake: F.relu(1 + fake).mean()
+        ),
+        "The logits go through a sigmoid; they enter as they are.": lambda fake: -fake.sigmoid().mean(),
+        "The logits go through a tanh; they enter as they are.": lambda fake: -fake.tanh().mean(),
+        "Only the highest logit counts; the loss is the mean over all.": lambda fake: -fake.max(),
         "A constant 1 is added; the loss is linear without one.": lambda fake: 1 - fake.mean(),
         "This is the least-squares loss; the loss is -E[fake].": lambda fake: (fake - 1).square().mean(),
         "This is half the least-squares loss; the loss is -E[fake].": lambda fake: (fake - 1).square().mean() / 2,

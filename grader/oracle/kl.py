@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,7 @@ KL = ClosedForm(
     accepted=(kl_standard_normal,),
     misconceptions={
         "The factor 1/2 of the KL divergence is missing.": lambda mu, logvar: 2 * kl_standard_normal(mu, logvar),
-        "The sign is flipped: a KL divergence is never negative.": (
-            lambda mu, logvar: -kl_standard_normal(mu, logvar)
-        ),
+        "The sign is flipped: a KL divergence is never negative.": (lambda mu, logvar: -kl_standard_normal(mu, logvar)),
         "The term -1 of every latent variable is missing.": batch_mean(
             lambda mu, logvar: per_variable(mu, logvar) + 0.5
         ),
@@ -41,6 +41,19 @@ KL = ClosedForm(
         "The sum does not reach all the axes of an image: every axis but the first is to be summed.": (
             lambda mu, logvar: per_variable(mu, logvar).sum(1).mean()
         ),
+        "Only the last axis is summed: every axis but the first is to be summed.": (
+            lambda mu, logvar: per_variable(mu, logvar).sum(-1).mean()
+        ),
+        "The standard deviation stands where the variance exp(logvar) belongs.": batch_mean(
+            lambda mu, logvar: (mu**2 + torch.exp(logvar / 2) - 1 - logvar) / 2
+        ),
+        "The absolute value of mu stands where its square belongs.": batch_mean(
+            lambda mu, logvar: per_variable(torch.zeros_like(mu), logvar) + mu.abs() / 2
+        ),
+        "The divergence is in bits; it is to be in nats, with natural logarithms.": (
+            lambda mu, logvar: kl_standard_normal(mu, logvar) / math.log(2)
+        ),
+        "The loss is zero.": lambda mu, logvar: torch.zeros((), dtype=mu.dtype),
         "logvar is taken for the standard deviation; the variance is exp(logvar).": batch_mean(
             lambda mu, logvar: (mu**2 + logvar**2 - 1 - torch.log(logvar**2)) / 2
         ),
@@ -59,8 +72,6 @@ KL = ClosedForm(
         ),
         "The term -logvar is missing.": batch_mean(lambda mu, logvar: per_variable(mu, logvar) + logvar / 2),
         "The sign of the term logvar is flipped.": batch_mean(lambda mu, logvar: per_variable(mu, logvar) + logvar),
-        "The term exp(logvar) is missing.": batch_mean(
-            lambda mu, logvar: per_variable(mu, logvar) - logvar.exp() / 2
-        ),
+        "The term exp(logvar) is missing.": batch_mean(lambda mu, logvar: per_variable(mu, logvar) - logvar.exp() / 2),
     },
 )

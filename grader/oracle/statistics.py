@@ -37,7 +37,20 @@ def distribution_bound(count: int, rate: float) -> float:
     return math.sqrt(math.log(2 / rate) / (2 * count))
 
 
-def rare_event_bounds(count: int, probability: float, rate: float) -> tuple[float, float]:
-    """Bounds on how many of `count` numbers fall where each does with `probability` (Chernoff)."""
-    expected, x = count * probability, math.log(2 / rate)
-    return max(0.0, expected - math.sqrt(2 * x * expected)), expected + x / 3 + math.sqrt(x**2 / 9 + 2 * x * expected)
+def rare_event_bounds(count: int, probability: float, rate: float) -> tuple[int, int]:
+    """Least and greatest number of `count` numbers that may fall where each does with `probability`.
+
+    Chernoff's bound in its Poisson form: P(X <= k) and P(X >= k) are at most exp(-(m - k + k log(k / m))) on their
+    side of the mean m.
+    """
+    mean, x = count * probability, math.log(2 / rate)
+
+    def exponent(k: int) -> float:
+        return mean - k + (k * math.log(k / mean) if k else 0.0)
+
+    low, high = math.floor(mean), math.ceil(mean)
+    while low > 0 and exponent(low - 1) < x:
+        low -= 1
+    while exponent(high + 1) < x:
+        high += 1
+    return (0 if exponent(0) < x else low), high

@@ -103,7 +103,11 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
 
 def environment() -> dict[str, str]:
     """Versions and machine, for whoever compares two results."""
-    found = {"python": platform.python_version(), "platform": platform.platform(), "executable": Path(sys.executable).name}
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": Path(sys.executable).name,
+    }
     for package in ("torch", "numpy", "safetensors", "pytest"):
         try:
             found[package] = version(package)

@@ -1,0 +1,5 @@
+"""`python -m grader`: see `python -m grader --help`."""
+
+from .cli import app
+
+app()

@@ -1,0 +1,49 @@
+"""Right and wrong fillings of every block: what the grader is tested with. One TOML file a question.
+
+A right filling must earn every point of its question, a wrong one must lose some.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BANK = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A filling of one block; `mistake` says in words what is wrong, and is empty where nothing is."""
+
+    question: str
+    name: str
+    code: str
+    mistake: str = ""
+
+    @property
+    def right(self) -> bool:
+        """Whether it must earn every point."""
+        return not self.mistake
+
+    def __str__(self) -> str:
+        return f"{self.question}-{'right' if self.right else 'wrong'}-{self.name}"
+
+
+def load_bank() -> list[Filling]:
+    """Every filling of the bank, in order. Raises ValueError if two of a question share a name."""
+    fillings: list[Filling] = []
+    for path in sorted(BANK.glob("*.toml")):
+        data = tomllib.loads(path.read_text("utf-8"))
+        entries = [*data["right"], *data["wrong"]]
+        if len({entry["name"] for entry in entries}) != len(entries):
+            raise ValueError(f"{path.name}: two fillings share a name")
+        if any("mistake" in entry for entry in data["right"]) or not all(e["mistake"] for e in data["wrong"]):
+            raise ValueError(f"{path.name}: a wrong filling has a mistake, and a right one has none")
+        fillings += [Filling(data["question"], **entry) for entry in entries]
+    return fillings

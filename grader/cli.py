@@ -1,0 +1,81 @@
+"""The command line: one command a verb. Errors are one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .release import FilledError, make_handout
+from .rubric import RubricError, load, select
+from .submission import HANDOUT, SubmissionError, read
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Grades the deep generative models homework.")
+PUBLIC_SEED = 0
+
+
+@app.callback()
+def main() -> None:
+    """Grades the deep generative models homework."""
+
+
+@app.command()
+def grade(
+    submission: Annotated[Path, typer.Argument(help="Folder with loss.py, model.py and diffusion.py.")] = HANDOUT,
+    only: Annotated[str, typer.Option(help="Questions to grade: ids or their beginnings, like 2.1a,2.3.")] = "",
+    results: Annotated[Path, typer.Option(help="Where results.json goes.")] = Path("results.json"),
+    seed: Annotated[int, typer.Option(help="Seed of the inputs that the checks draw.")] = PUBLIC_SEED,
+    fail_under: Annotated[float, typer.Option(help="Exit with status 1 if the score is below this.")] = 0.0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="A fresh Python for every worker instead of a fork.")] = False,
+) -> None:
+    """Grade one submission: print a table and write results.json. Exit status 0 whatever the score."""
+    from .engine.launcher import FreshLauncher, StartError, default_launcher
+
+    try:
+        questions = select(load(), only)
+        handed_in = read(submission)
+        if not results.absolute().parent.is_dir():
+            raise SubmissionError(f"{results.parent} is no folder; give RESULTS a path in a folder that exists.")
+    except (SubmissionError, RubricError) as error:
+        stop(str(error))
+    with closing(FreshLauncher() if fresh else default_launcher()) as launcher:
+        # Only now, so that torch is loaded here while the launcher loads its own.
+        from .pytest_session import Interrupted, run_pytest
+        from .report.console import print_result, progress_line
+
+        try:
+            with progress_line(questions) as progress:
+                result = run_pytest(handed_in, questions, launcher, seed, progress)
+        except (StartError, RubricError) as error:
+            stop(str(error))
+        except Interrupted:
+            stop("stopped before the checks were through; no results were written.")
+    print_result(result)
+    try:
+        result.write(results)
+    except OSError as error:
+        stop(f"{results} could not be written: {error.strerror}.")
+    typer.echo(f"The details are in {results}.")
+    if result.score < fail_under:
+        raise typer.Exit(1)
+
+
+@app.command()
+def handout(
+    force: Annotated[bool, typer.Option("--force", help="Overwrite blocks that are filled in.")] = False,
+) -> None:
+    """Make handout/ from solution/, with every block emptied."""
+    try:
+        changed = make_handout(force=force)
+    except FilledError as error:
+        stop(str(error))
+    typer.echo(f"Written: {', '.join(changed)}." if changed else "The handout is up to date.")
+
+
+def stop(message: str) -> None:
+    """Print one line on standard error and exit with status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(2)

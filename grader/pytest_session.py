@@ -1,0 +1,101 @@
+"""Runs the checks of one submission under pytest, which bounds each from outside.
+
+pytest sees only grader/checks: no configuration, plugin or file of the submission or of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+
+from .checks.draw import Draw
+from .checks.runner import Check, Outcome
+from .engine.launcher import Launcher
+from .engine.student import Student
+from .grading import CHECKS_FOLDER, Session, checks_of, session
+from .report.result import Result
+from .rubric import Question
+from .submission import Submission
+
+CHECK_SECONDS = 100  # over any sum of calls that each keep the worker's own deadline
+OPTIONS = (
+    *("-c", os.devnull, f"--rootdir={CHECKS_FOLDER}", f"--confcutdir={CHECKS_FOLDER}"),
+    *("-p", "pytest_timeout", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"),
+    *("-o", f"timeout={CHECK_SECONDS}", "-o", "timeout_func_only=true"),
+)
+
+
+class Interrupted(Exception):
+    """The checks were stopped before they were through."""
+
+
+class ChecksPlugin:
+    """Lets pytest run the checks of a session: picks them, gives them their fixtures, records how they end."""
+
+    def __init__(self, current: Session, progress: Callable[[Check], None]):
+        self.current = current
+        self.progress = progress
+        self.wanted = {check.id: n for n, check in enumerate(c for q in current.questions for c in checks_of(q))}
+
+    @pytest.fixture
+    def student(self) -> Student:
+        """The submission."""
+        return self.current.student
+
+    @pytest.fixture
+    def draw(self, request: pytest.FixtureRequest) -> Draw:
+        """The inputs of one check."""
+        return Draw(self.current.seed, request.function.check.id)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
+        """Keep the checks of the questions asked for, in the rubric's order."""
+        kept = [item for item in items if item.obj.check.id in self.wanted]
+        items[:] = sorted(kept, key=lambda item: self.wanted[item.obj.check.id])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool:
+        """Run a check as the batch does, and tell pytest how it ended."""
+        check = pyfuncitem.obj.check
+        self.progress(check)
+        try:
+            outcome = self.current.run(check)
+        except pytest.fail.Exception:  # pytest-timeout, from outside
+            self.current.student.close()
+            outcome = Outcome(check, "timeout", f"This check had not ended after {CHECK_SECONDS} s.")
+            self.current.outcomes[check.id] = outcome
+        if outcome.status != "passed":
+            pytest.fail(f"{outcome.status}: {outcome.message}", pytrace=False)
+        return True
+
+
+@contextmanager
+def _no_foreign_plugins():
+    """Keep pytest plugins that happen to be installed, and options in the environment, out of the grading."""
+    without = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    with patch.dict(os.environ, without | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, clear=True):
+        yield
+
+
+def run_pytest(
+    submission: Submission,
+    questions: list[Question],
+    launcher: Launcher,
+    seed: int,
+    progress: Callable[[Check], None] = lambda check: None,
+    **limits: float,
+) -> Result:
+    """Grade a submission under pytest.
+
+    Raises:
+        Interrupted: if somebody stopped it.
+    """
+    with session(submission, questions, launcher, seed, **limits) as current:
+        with _no_foreign_plugins():
+            status = pytest.main([*OPTIONS, str(CHECKS_FOLDER)], plugins=[ChecksPlugin(current, progress)])
+        if status == pytest.ExitCode.INTERRUPTED:
+            raise Interrupted
+        return current.result()

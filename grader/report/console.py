@@ -1,0 +1,86 @@
+"""The table that `make grade` prints, and the line it shows while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from grader.checks.runner import Check
+from grader.rubric import Question
+
+from .result import CheckResult, QuestionResult, Result, number
+
+STYLES = {"passed": "green", "not_attempted": "dim", "skipped": "dim", "grader_error": "magenta"}
+FAILED = "red"
+SHOWN_REASONS = 3
+SHOWN_OUTPUT_LINES = 12
+
+
+@contextmanager
+def progress_line(questions: list[Question]) -> Iterator[Callable[[Check], None]]:
+    """A line that says which check runs; nothing where the output is no terminal."""
+    total = sum(len(question.checks) for question in questions)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=total)
+
+        def show(check: Check) -> None:
+            bar.update(task, advance=1, description=f"{check.question} {check.title[:60]}")
+
+        yield show
+
+
+def print_result(result: Result, console: Console | None = None) -> None:
+    """Print one table: question, title, points, status, and under what fails the reason."""
+    console = console or Console(highlight=False)
+    title = Text(f"Submission {result.submission}", "bold")
+    table = Table(title=title, title_justify="left", show_lines=True)
+    table.add_column("question", no_wrap=True)
+    table.add_column("title, and what to look at", ratio=1)
+    table.add_column("points", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for question in result.questions:
+        style = STYLES.get(question.status, FAILED)
+        points = f"{number(question.score)} / {number(question.max_score)}"
+        table.add_row(question.id, _cell(question), points, Text(question.status.replace("_", " "), style))
+    console.print(table)
+    for note in result.notes:
+        console.print(Text(f"note: {note}"))
+    _print_output(result, console)
+    weak = [name for name, state in result.isolation.items() if state != "on"]
+    if weak:
+        console.print(Text(f"note: your code ran without {', '.join(weak)}"))
+    console.print(Text(f"Score: {number(result.score)} / {number(result.max_score)}", "bold"))
+
+
+def _cell(question: QuestionResult) -> Text:
+    """The title, and the reasons of the checks that failed, each once."""
+    cell = Text(question.title, "bold")
+    failed = [check for check in question.checks if check.status not in ("passed", "not_attempted")]
+    shown: dict[tuple[str, str], CheckResult] = {}
+    for check in failed:
+        shown.setdefault((check.message, check.hint), check)
+    for check in list(shown.values())[:SHOWN_REASONS]:
+        cell.append(f"\n{check.title}", "italic")
+        for line in check.message.splitlines():
+            cell.append(f"\n  {line}", STYLES.get(check.status, FAILED) if line == check.message else "")
+        if check.hint:
+            cell.append(f"\n  {check.hint}", "yellow")
+    if len(shown) > SHOWN_REASONS:
+        cell.append(f"\n{len(shown) - SHOWN_REASONS} more in the results file", "dim")
+    return cell
+
+
+def _print_output(result: Result, console: Console) -> None:
+    """The end of what the student's own code printed, if anything did not pass."""
+    lines = result.output.splitlines()
+    if lines and any(question.status != "passed" for question in result.questions):
+        console.print(Text("The end of what your code printed:", "bold"))
+        for line in lines[-SHOWN_OUTPUT_LINES:]:
+            console.print(Text(f"  {line[:200]}", "dim"))
