@@ -10,6 +10,7 @@ import io
 import re
 import textwrap
 import tokenize
+from collections.abc import Callable
 from dataclasses import dataclass
 
 OPENING = re.compile(r"[ \t]*#{8,}[ \t]*your code here[ \t]*#{8,}[ \t]*", re.IGNORECASE)
@@ -119,7 +120,7 @@ def _common_prefix(a: list[tuple[str, int]], b: list[tuple[str, int]]) -> int:
     return shared
 
 
-def _line_shift(text: str):
+def _line_shift(text: str) -> Callable[[int], int]:
     """A function from a line number of `empty(text)` to the line number of `text`."""
     bodies = [(block.start, block.end) for block in parse(text).values()]
 

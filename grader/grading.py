@@ -63,8 +63,10 @@ class Session:
         if not self.submission.attempted(question):
             return Outcome(check, "not_attempted", "The block is empty.")
         others = [outcome for outcome in self.outcomes.values() if outcome.check.question == question.id]
-        if sum(outcome.status == "timeout" for outcome in others) >= ENDLESS:
-            return Outcome(check, "timeout", "Not run: two checks of this question did not come to an end.")
+        endless = [outcome for outcome in others if outcome.status == "timeout"]
+        if len(endless) >= ENDLESS:
+            hint = endless[0].hint
+            return Outcome(check, "timeout", "Not run: two checks of this question did not come to an end.", hint)
         return None
 
     def question_results(self) -> list[QuestionResult]:

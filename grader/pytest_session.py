@@ -6,7 +6,7 @@ pytest sees only grader/checks: no configuration, plugin or file of the submissi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -73,7 +73,7 @@ class ChecksPlugin:
 
 
 @contextmanager
-def _no_foreign_plugins():
+def _no_foreign_plugins() -> Iterator[None]:
     """Keep pytest plugins that happen to be installed, and options in the environment, out of the grading."""
     without = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     with patch.dict(os.environ, without | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, clear=True):

@@ -53,7 +53,7 @@ def test_kl_gradient(student: Student, draw: Draw) -> None:
     """The gradients by mu and logvar."""
     for shape in [(4, 3), (3, 2, 4, 4)]:
         inputs = {"mu": draw.normal(*shape, std=2), "logvar": draw.normal(*shape, std=2)}
-        expect_gradients(observe(student.loss.KLDivergenceLoss(), **inputs), KL.at(**inputs))
+        expect_gradients(observe(student.loss.KLDivergenceLoss(), inputs), KL.at(**inputs))
 
 
 @question("2.1a")
@@ -62,7 +62,7 @@ def test_kl_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     loss = student.loss.KLDivergenceLoss()
     inputs = {"mu": draw.normal(4, 2, 3, 3), "logvar": draw.normal(4, 2, 3, 3)}
     for _ in range(2):
-        observed = observe(loss, differentiate=False, **inputs)
+        observed = observe(loss, inputs, differentiate=False)
         expect(observed.value, KL.at(**inputs), "the loss")
         expect_unchanged(observed, inputs)
 
@@ -127,7 +127,7 @@ def test_latent_gradient(student: Student, draw: Draw) -> None:
     """dz/dmu = 1 and dz/dlogvar = (z - mu) / 2, exactly, whatever noise was drawn."""
     mu, logvar = draw_posterior(draw, (8, 4, 4, 4))
     weights = draw.uniform(0.5, 1.5, *mu.shape)
-    observed = observe(bare_vae(student), cotangent=weights, x=torch.cat([mu, logvar], dim=1))
+    observed = observe(bare_vae(student), {"x": torch.cat([mu, logvar], dim=1)}, weights)
     z, *_ = outputs(observed.value, 3, "VAE.forward")
     noise_part = tensor(z, tuple(mu.shape), "z") - mu.double()
     gradient = observed.gradients["x"]

@@ -63,7 +63,7 @@ def test_discriminator_gradient(student: Student, draw: Draw) -> None:
     """The gradients by real and fake, off the kinks of the hinge."""
     for shape in [(8,), (6, 1), (3, 1, 4, 4)]:
         inputs = {"real": draw_logits(draw, *shape), "fake": draw_logits(draw, *shape)}
-        expect_gradients(observe(student.loss.GANLossD(), **inputs), DISCRIMINATOR_HINGE.at(**inputs))
+        expect_gradients(observe(student.loss.GANLossD(), inputs), DISCRIMINATOR_HINGE.at(**inputs))
 
 
 @question("2.2a")
@@ -72,7 +72,7 @@ def test_discriminator_leaves_inputs_alone(student: Student, draw: Draw) -> None
     loss = student.loss.GANLossD()
     inputs = {"real": draw_logits(draw, 4, 1, 3, 3), "fake": draw_logits(draw, 4, 1, 3, 3)}
     for _ in range(2):
-        observed = observe(loss, differentiate=False, **inputs)
+        observed = observe(loss, inputs, differentiate=False)
         expect(observed.value, DISCRIMINATOR_HINGE.at(**inputs), "the loss")
         expect_unchanged(observed, inputs)
 
@@ -105,4 +105,4 @@ def test_generator_gradient(student: Student, draw: Draw) -> None:
     """The gradient by fake, the same for every logit."""
     for shape in [(8,), (6, 1), (3, 1, 4, 4)]:
         inputs = {"fake": draw_logits(draw, *shape)}
-        expect_gradients(observe(student.loss.GANLossG(), **inputs), GENERATOR_HINGE.at(**inputs))
+        expect_gradients(observe(student.loss.GANLossG(), inputs), GENERATOR_HINGE.at(**inputs))

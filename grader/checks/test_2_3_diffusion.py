@@ -65,7 +65,7 @@ def test_forward_one_step_for_all(student: Student, draw: Draw) -> None:
 @question("2.3a")
 def test_forward_steps_of_each_image(student: Student, draw: Draw) -> None:
     """x_t against the formula, with another step for every image."""
-    steps = [draw.permutation(1000)[:16], [999, 3, 400, 0, 250]]
+    steps = [draw.permutation(1000)[:16], torch.tensor([999, 3, 400, 0, 250])]
     expect_q_sample(student, [(DEFAULT, draw_q_sample(draw, t)) for t in steps])
 
 
@@ -96,9 +96,9 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
     inputs = draw_q_sample(draw, [0, 10, 300, 999])
     expected = q_sample_form(DEFAULT).at(**inputs)
     weights = draw.uniform(0.5, 1.5, *inputs["noise"].shape)
-    observed = observe(make(student).q_sample, cotangent=weights, **inputs)
+    observed = observe(make(student).q_sample, inputs, weights)
     expect_gradients(observed, expected, weights)
-    observed = observe(make(student).q_sample, differentiate=False, **inputs)
+    observed = observe(make(student).q_sample, inputs, differentiate=False)
     expect(observed.value, expected)
     expect_unchanged(observed, inputs)
 

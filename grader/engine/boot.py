@@ -24,4 +24,4 @@ def main(config: dict[str, Any]) -> None:
         wire = socket.fromshare(base64.b64decode(address["share"]))  # type: ignore[attr-defined]
     else:
         wire = socket.socket(fileno=address["fd"])
-    run(Channel(wire), config["directory"], output=1)
+    run(Channel(wire), config["directory"], output=1, trace=2)

@@ -18,10 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from .wire import Channel
+from typing import IO, Any, Protocol
 
 GRADER = Path(__file__).resolve().parents[1]
 START_SECONDS = 120.0  # importing torch from a cold network disk
@@ -40,23 +37,46 @@ boot.main(config)
 
 
 class Process:
-    """One running worker, as the trusted side sees it."""
+    """One running worker, as the trusted side sees it: the wire to it, and the files it writes to."""
 
-    def __init__(self, channel: Channel, output: IO[bytes], launcher: Launcher, handle: Any):
-        self.channel = channel
+    def __init__(self, launcher: Launcher) -> None:
+        from .wire import Channel
+
+        ours, self.theirs = socket.socketpair()
+        self.channel = Channel(ours)
         self.layers: dict[str, str] = {}
-        self._output = output
+        # What student code prints, and where it was when it crashed or hung; `end` closes both.
+        self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.trace: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.handle: Any = None
         self._launcher = launcher
-        self._handle = handle
 
-    def end(self) -> tuple[int, str]:
-        """Kill the worker. Returns its exit status, negative for a signal, and the end of what it printed."""
+    def greet(self) -> Process:
+        """Wait for the worker's hello, which it sends before it reads student code. Raises StartError."""
+        from .wire import WireError
+
+        self.theirs.close()
+        try:
+            hello, _ = self.channel.receive(time.monotonic() + START_SECONDS)
+            self.layers = {str(name): str(state) for name, state in hello["hello"].items()}
+        except (WireError, KeyError, AttributeError) as error:
+            _, printed, trace = self.end()
+            said = f"{printed[-2000:]}{trace[-2000:]}"
+            raise StartError(f"a worker did not start: {error}. It said: {said}") from error
+        return self
+
+    def end(self) -> tuple[int, str, str]:
+        """Kill the worker. Returns its exit status, negative for a signal, what it printed, and its last stack."""
         self.channel.close()
-        status = self._launcher.reap(self._handle)
-        with self._output:
-            self._output.seek(0)
-            printed = self._output.read(MAX_OUTPUT_BYTES)
-        return status, printed[-KEPT_OUTPUT_BYTES:].decode("utf-8", "replace")
+        status = self._launcher.reap(self.handle)
+        return status, _read_end(self.output), _read_end(self.trace)
+
+
+def _read_end(file: IO[bytes]) -> str:
+    """The last 64 KB of a file, which is closed."""
+    with file:
+        file.seek(0)
+        return file.read(MAX_OUTPUT_BYTES)[-KEPT_OUTPUT_BYTES:].decode("utf-8", "replace")
 
 
 class Launcher(Protocol):
@@ -115,18 +135,15 @@ class ZygoteLauncher:
 
     def spawn(self, directory: Path) -> Process:
         """Fork a worker. Raises StartError if the zygote is gone."""
-        from .wire import Channel
-
         if not self._ready:
             self._reply()
             self._ready = True
-        ours, theirs = socket.socketpair()
-        output = tempfile.TemporaryFile()  # noqa: SIM115 (the process closes it)
+        process = Process(self)
+        descriptors = [process.theirs.fileno(), process.output.fileno(), process.trace.fileno()]
         request = {"operation": "spawn", "directory": str(directory)}
-        with theirs:
-            socket.send_fds(self._control, [json.dumps(request).encode()], [theirs.fileno(), output.fileno()])
-            process = Process(Channel(ours), output, self, self._reply()["pid"])
-        return greeted(process)
+        socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+        process.handle = self._reply()["pid"]
+        return process.greet()
 
     def reap(self, handle: int) -> int:
         """Have the zygote kill the worker with process number `handle`."""
@@ -157,29 +174,21 @@ class FreshLauncher:
 
     def spawn(self, directory: Path) -> Process:
         """Start a worker. Raises StartError if it does not come up."""
-        from .wire import Channel
-
-        ours, theirs = socket.socketpair()
-        output = tempfile.TemporaryFile()  # noqa: SIM115 (the process closes it)
-        shared = sys.platform == "win32"
-        with theirs:
-            worker = subprocess.Popen(
-                boot_command({"directory": str(directory)}),
-                env=boot_environment(),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                **({} if shared else {"pass_fds": [theirs.fileno()]}),  # type: ignore[call-overload]
-            )
-            address = (
-                {"share": base64.b64encode(theirs.share(worker.pid)).decode()}  # type: ignore[attr-defined]
-                if shared
-                else {"fd": theirs.fileno()}
-            )
-            worker.stdin.write(json.dumps(address).encode() + b"\n")
-            worker.stdin.close()
-        return greeted(Process(Channel(ours), output, self, worker))
+        process = Process(self)
+        posix = sys.platform != "win32"
+        process.handle = worker = subprocess.Popen(
+            boot_command({"directory": str(directory)}),
+            env=boot_environment(),
+            stdin=subprocess.PIPE,
+            stdout=process.output,
+            stderr=process.trace,
+            start_new_session=True,
+            pass_fds=[process.theirs.fileno()] if posix else [],
+        )
+        assert worker.stdin is not None
+        with worker.stdin:
+            worker.stdin.write(json.dumps(_address(process.theirs, worker.pid)).encode() + b"\n")
+        return process.greet()
 
     def reap(self, handle: subprocess.Popen) -> int:
         """Kill one worker."""
@@ -190,17 +199,11 @@ class FreshLauncher:
         """Nothing is kept between workers."""
 
 
-def greeted(process: Process) -> Process:
-    """Wait for the worker's hello, which it sends before it reads student code. Raises StartError."""
-    from .wire import WireError
-
-    try:
-        hello, _ = process.channel.receive(time.monotonic() + START_SECONDS)
-        process.layers = {str(name): str(state) for name, state in hello["hello"].items()}
-    except (WireError, KeyError, AttributeError) as error:
-        _, printed = process.end()
-        raise StartError(f"a worker did not start: {error}. It said: {printed[-2000:]}") from error
-    return process
+def _address(sock: socket.socket, pid: int) -> dict[str, Any]:
+    """How the process `pid` gets at a socket that it was handed."""
+    if sys.platform == "win32":
+        return {"share": base64.b64encode(sock.share(pid)).decode()}
+    return {"fd": sock.fileno()}
 
 
 def default_launcher() -> Launcher:

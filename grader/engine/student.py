@@ -11,7 +11,7 @@ import inspect
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,20 @@ class Observation:
 class Remote:
     """Something in the worker: a module or an object, and a path of attributes from it."""
 
-    __slots__ = ("_path", "_root", "_student")
+    __slots__ = ("_label", "_path", "_root", "_student")
+    _student: Student
+    _root: str | int
+    _path: tuple[str, ...]
+    _label: str
 
-    def __init__(self, student: Student, root: str | int, path: tuple[str, ...] = ()):
+    def __init__(self, student: Student, root: str | int, path: tuple[str, ...] = (), label: str = ""):
         object.__setattr__(self, "_student", student)
+        object.__setattr__(self, "_label", label or str(root))
         object.__setattr__(self, "_root", root)
         object.__setattr__(self, "_path", path)
 
     def __getattr__(self, name: str) -> Remote:
-        return Remote(self._student, self._root, (*self._path, name))
+        return Remote(self._student, self._root, (*self._path, name), self._label)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._student.request(self, "set", name=name, value=value)
@@ -73,7 +78,7 @@ class Remote:
         return self._student.call(self, arguments, keywords).value
 
     def __repr__(self) -> str:
-        return ".".join([str(self._root), *self._path])
+        return ".".join([self._label, *self._path])
 
 
 def fetch(remote: Remote) -> Any:
@@ -82,21 +87,23 @@ def fetch(remote: Remote) -> Any:
 
 
 def observe(
-    remote: Remote, cotangent: torch.Tensor | None = None, differentiate: bool = True, **arguments: Any
+    remote: Remote,
+    inputs: Mapping[str, Any],
+    cotangent: torch.Tensor | None = None,
+    differentiate: bool = True,
 ) -> Observation:
-    """Call with `arguments` in the order given, and see what the call did to them.
+    """Call something, and see what the call did to its arguments.
 
     Args:
         remote: what to call.
-        differentiate: whether to ask for gradients.
+        inputs: the arguments, passed by position in this order; the names label what is observed.
         cotangent: weights of the elements of the (first) result, whose weighted sum is differentiated; all one
             by default.
-        arguments: passed by position; the names label the gradients, which are taken by every floating tensor.
+        differentiate: whether to ask for the gradients by every floating-point tensor.
     """
-    names = list(arguments)
-    floating = [n for n in names if isinstance(arguments[n], torch.Tensor) and arguments[n].is_floating_point()]
+    floating = [name for name, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
     wanted = floating if differentiate else []
-    return remote._student.call(remote, tuple(arguments.values()), {}, names, wanted, cotangent)
+    return remote._student.call(remote, tuple(inputs.values()), {}, list(inputs), wanted, cotangent)
 
 
 class Student:
@@ -124,6 +131,8 @@ class Student:
         self._seconds_left = wall_seconds
         self._process: Process | None = None
         self._requests = 0
+        self._called = ""
+        self._trace = ""
         self._functions: list[Callable[..., Any]] = []
         self._load_failures: dict[str, Failure] = {}
         self._loaded: set[str] = set()
@@ -162,6 +171,7 @@ class Student:
         names, gradients = names or [], gradients or []
         tensors: Tensors = {}
         self._functions = []
+        self._called = repr(remote)
         message = self._address(remote) | {
             "operation": "call",
             "arguments": [self._encode(argument, tensors) for argument in arguments],
@@ -220,7 +230,9 @@ class Student:
         except WireTimeout:
             self._end()
             raise Failure(
-                "timeout", f"{what or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}"
+                "timeout",
+                f"{what or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}",
+                "Look for a loop that does not end, or for one over elements where a tensor operation would do.",
             ) from None
         except WireClosed:
             raise self._crash(what) from None
@@ -244,7 +256,8 @@ class Student:
             raise WireError("a callback of no function")
         if type(arguments) is not list or type(keywords) is not dict:
             raise WireError("a callback without arguments")
-        function, tensors = self._functions[number], {}
+        function = self._functions[number]
+        tensors: Tensors = {}
         try:
             positional = [self._decode(argument, received) for argument in arguments]
             named = {name: self._decode(value, received) for name, value in keywords.items()}
@@ -264,7 +277,7 @@ class Student:
     def _end(self) -> int:
         """End the worker and keep what it printed. Returns its exit status."""
         assert self._process is not None
-        status, printed = self._process.end()
+        status, printed, self._trace = self._process.end()
         self.output = (self.output + printed)[-(64 << 10) :]
         self._process = None
         return status
@@ -286,7 +299,8 @@ class Student:
 
     def _last_line(self) -> str:
         """Where in the student's files the worker last said it was, as a sentence."""
-        for match in list(STACK_LINE.finditer(self.output))[:64]:
+        last_stack = re.split(r"^(?:Timeout|Fatal Python error)", self._trace, flags=re.MULTILINE)[-1]
+        for match in STACK_LINE.finditer(last_stack):
             path = Path(match["path"])
             if path.parent == self.directory:
                 return f" It was here:\n{self._quote(path.name, int(match['line']), match['function'])}"
@@ -338,7 +352,7 @@ class Student:
 
     def _other(self, kind: str, content: Any) -> Remote:
         if kind == "object" and type(content) is int and 0 <= content < 1 << 31:
-            return Remote(self, content)
+            return Remote(self, content, label=self._called)
         raise WireError("a value of no known kind")
 
 

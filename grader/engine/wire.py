@@ -65,7 +65,7 @@ class Channel:
         """Close the socket; closing twice is harmless."""
         self.socket.close()
 
-    def send(self, message: dict[str, Any], tensors: Tensors | None = None, deadline: float | None = None):
+    def send(self, message: dict[str, Any], tensors: Tensors | None = None, deadline: float | None = None) -> None:
         """Send one frame. Raises WireClosed, WireTimeout, or WireError if the frame is over the limits."""
         text = json.dumps(message).encode()
         blob = save_tensors(tensors) if tensors else b""

@@ -21,6 +21,7 @@ from . import sandbox
 from .wire import Channel, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
+TRACE = 2  # where the stack is written at a crash or a time-out
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
@@ -72,7 +73,7 @@ class Worker:
                 return
             reply_tensors: Tensors = {}
             try:
-                faulthandler.dump_traceback_later(request["seconds"], file=1)  # type: ignore[arg-type]
+                faulthandler.dump_traceback_later(request["seconds"], file=TRACE)
                 reply = self._answer(request, tensors, reply_tensors)
             except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
                 reply, reply_tensors = {"error": describe_error(error, self.directory)}, {}
@@ -203,19 +204,20 @@ def describe_error(error: BaseException, directory: str) -> dict[str, Any]:
     return {"kind": kind, "type": type(error).__name__[:200], "message": message, "frames": frames[-8:]}
 
 
-def run(channel: Channel, directory: str, output: int) -> None:
+def run(channel: Channel, directory: str, output: int, trace: int) -> None:
     """Become a worker: redirect output, put on the layers, say hello, serve. Does not return.
 
     Args:
         channel: the wire to the trusted side.
         directory: absolute path of the staged submission.
         output: descriptor of a file open for writing, for what student code prints.
+        trace: the same, for the stack at a crash or a time-out.
     """
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(trace, TRACE)
     sys.stdout = sys.stderr = Output(1)
-    faulthandler.enable(file=1)  # type: ignore[arg-type]
+    faulthandler.enable(file=TRACE)
     sys.dont_write_bytecode = True
     os.chdir(directory)
     layers = sandbox.apply()

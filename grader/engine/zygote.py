@@ -24,22 +24,22 @@ def main(control: socket.socket) -> None:
     warm_up()
     reply(control, {"ready": os.getpid()})
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
         if not data:
             return
         request = json.loads(data)
         if request["operation"] == "spawn":
-            wire_end, output = descriptors
+            wire_end, output, trace = descriptors
             pid = os.fork()
             if pid == 0:
                 try:
                     os.setsid()
                     control.close()
-                    worker.run(Channel(socket.socket(fileno=wire_end)), request["directory"], output)
+                    worker.run(Channel(socket.socket(fileno=wire_end)), request["directory"], output, trace)
                 finally:
                     os._exit(70)
-            os.close(wire_end)
-            os.close(output)
+            for descriptor in descriptors:
+                os.close(descriptor)
             reply(control, {"pid": pid})
         elif request["operation"] == "reap":
             reply(control, {"status": reap(request["pid"])})

@@ -60,12 +60,12 @@ def print_result(result: Result, console: Console | None = None) -> None:
 
 
 def _cell(question: QuestionResult) -> Text:
-    """The title, and the reasons of the checks that failed, each once."""
+    """The title, and the reasons of the checks that failed; checks with the same hint have the same reason."""
     cell = Text(question.title, "bold")
-    failed = [check for check in question.checks if check.status not in ("passed", "not_attempted")]
-    shown: dict[tuple[str, str], CheckResult] = {}
-    for check in failed:
-        shown.setdefault((check.message, check.hint), check)
+    shown: dict[str, CheckResult] = {}
+    for check in question.checks:
+        if check.status not in ("passed", "not_attempted"):
+            shown.setdefault(check.hint or check.message, check)
     for check in list(shown.values())[:SHOWN_REASONS]:
         cell.append(f"\n{check.title}", "italic")
         for line in check.message.splitlines():
@@ -73,7 +73,7 @@ def _cell(question: QuestionResult) -> Text:
         if check.hint:
             cell.append(f"\n  {check.hint}", "yellow")
     if len(shown) > SHOWN_REASONS:
-        cell.append(f"\n{len(shown) - SHOWN_REASONS} more in the results file", "dim")
+        cell.append(f"\n{len(shown) - SHOWN_REASONS} more reasons are in the results file", "dim")
     return cell
 
 

@@ -1,0 +1,70 @@
+# make grade, make test and the rest. Each sets up .venv the first time.
+#
+# VENV=     (empty) uses the running interpreter as it is, and installs nothing.
+# PYTHON=   the interpreter that makes .venv, Python 3.10 or newer.
+
+VENV ?= .venv
+PYTHON ?= python3
+SUBMISSION ?= handout
+RESULTS ?= results.json
+SEED ?= 0
+FAIL_UNDER ?= 0
+ONLY ?=
+TESTS ?= grader/tests
+
+CONSTRAINTS := grader/constraints.txt
+ifeq ($(strip $(VENV)),)
+RUN := $(PYTHON)
+CORE :=
+DEV :=
+else
+RUN := $(VENV)/bin/python
+CORE := $(VENV)/.core-installed
+DEV := $(VENV)/.dev-installed
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help grade test lint handout bench-grade lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 FAIL_UNDER=0
+	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" --fail-under "$(FAIL_UNDER)"
+
+test: $(DEV) ## Test the grader itself: TESTS=grader/tests
+	$(RUN) -m pytest $(TESTS)
+
+lint: $(DEV) ## Check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that are filled in
+	@$(RUN) -m grader handout $(if $(filter 1,$(FORCE)),--force)
+
+bench-grade: $(CORE) ## Measure the time of make grade against import torch
+	@$(RUN) -m grader.bench.grade
+
+lock: ## Choose the versions in grader/constraints.txt anew (needs uv)
+	uv pip compile --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o $(CONSTRAINTS)
+
+clean: ## Remove .venv and what the tools left
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: Python 3.10 or newer is needed; say which with make PYTHON=python3.12" >&2; exit 2; }
+	@echo "Making $(VENV) and installing PyTorch into it: about two minutes and 5.5 GB of disk, this once."
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "error: no virtual environment; on Debian and Ubuntu, apt install python3-venv" >&2; exit 2; }
+
+$(VENV)/.core-installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	@$(RUN) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) . || \
+		{ echo "error: the installation failed, see above; mend the cause and run make again" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.core-installed
+	@$(RUN) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) '.[dev]' || \
+		{ echo "error: the installation failed, see above; mend the cause and run make again" >&2; exit 2; }
+	@touch $@
