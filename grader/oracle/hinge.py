@@ -34,9 +34,8 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The factor 1/2 of the discriminator's loss is missing.": (
             lambda real, fake: 2 * discriminator_hinge(real, fake)
         ),
-        "real and fake are swapped: real logits are pushed above 1, fake ones below -1.": (
-            lambda real, fake: discriminator_hinge(fake, real)
-        ),
+        "real and fake are swapped, or the signs in both hinges: real logits are to rise above 1, fake ones to fall "
+        "below -1.": (lambda real, fake: discriminator_hinge(fake, real)),
         "There is no hinge: a logit beyond its margin must cost nothing, max(0, ...).": (
             lambda real, fake: ((1 - real).mean() + (1 + fake).mean()) / 2
         ),
@@ -71,9 +70,6 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The term of the real logits is missing.": lambda real, fake: F.relu(1 + fake).mean() / 2,
         "The fake logits have the sign of the real ones: their hinge is max(0, 1 + fake).": (
             lambda real, fake: (F.relu(1 - real).mean() + F.relu(1 - fake).mean()) / 2
-        ),
-        "The signs inside both hinges are flipped.": (
-            lambda real, fake: (F.relu(1 + real).mean() + F.relu(1 - fake).mean()) / 2
         ),
         "The sign of the loss is flipped.": lambda real, fake: -discriminator_hinge(real, fake),
         "This is the Wasserstein loss; the loss is the hinge.": lambda real, fake: fake.mean() - real.mean(),

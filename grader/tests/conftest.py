@@ -1,0 +1,90 @@
+"""What the tests of the grader share: one launcher, and submissions made from the handout or the solution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from grader import blocks
+from grader.checks.runner import Check, Outcome
+from grader.engine.launcher import ZygoteLauncher
+from grader.grading import grade, load_checks
+from grader.release import SOLUTION
+from grader.report.result import QuestionResult, Result
+from grader.rubric import Question, load
+from grader.submission import HANDOUT, Submission, read
+
+torch.set_num_threads(1)
+QUESTIONS = {question.id: question for question in load()}
+Graded = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[ZygoteLauncher]:
+    """A zygote that serves the whole test run."""
+    with_torch = ZygoteLauncher()
+    yield with_torch
+    with_torch.close()
+
+
+@pytest.fixture(scope="session")
+def solution() -> Submission:
+    """The solution, as a submission."""
+    return read(SOLUTION)
+
+
+@pytest.fixture(scope="session")
+def handout() -> Submission:
+    """The handout, as a submission."""
+    return read(HANDOUT)
+
+
+def with_source(submission: Submission, file: str, source: str | bytes) -> Submission:
+    """`submission` with one file replaced."""
+    data = source.encode() if isinstance(source, str) else source
+    return replace(submission, sources=submission.sources | {file: data})
+
+
+def filled(submission: Submission, question: str, code: str) -> Submission:
+    """`submission` with one block filled with `code`."""
+    file = QUESTIONS[question].file
+    text = submission.text(file)
+    assert text is not None
+    return with_source(submission, file, blocks.fill(text, question, code))
+
+
+@pytest.fixture
+def graded(launcher: ZygoteLauncher) -> Graded:
+    """Grades a submission on some questions, all of them by default, with the same seed every time."""
+
+    def run(submission: Submission, *questions: str, seed: int = 0, **limits: float) -> Result:
+        chosen: list[Question] = [QUESTIONS[q] for q in questions] or list(QUESTIONS.values())
+        return grade(submission, chosen, launcher, seed, **limits)
+
+    return run
+
+
+def by_id(result: Result) -> dict[str, QuestionResult]:
+    """The questions of a result by id."""
+    return {question.id: question for question in result.questions}
+
+
+def run_check(check_id: str, submission: Submission, launcher: ZygoteLauncher, seed: int = 0) -> Outcome:
+    """Run one check on a submission."""
+    from grader.grading import session
+
+    check: Check = load_checks()[check_id]
+    with session(submission, [QUESTIONS[check.question]], launcher, seed) as current:
+        return current.run(check)
+
+
+def write(folder: Path, submission: Submission) -> Path:
+    """Write a submission's files into a folder, as a student hands them in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in submission.sources.items():
+        (folder / name).write_bytes(source)
+    return folder

@@ -1,0 +1,40 @@
+"""Every right filling of the bank earns every point of its question, and every wrong one loses some."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from grader.bank import Filling, load_bank
+from grader.rubric import load
+from grader.submission import Submission
+
+from .conftest import Graded, filled
+
+BANK = load_bank()
+
+
+@pytest.mark.parametrize("filling", BANK, ids=str)
+def test_filling(filling: Filling, handout: Submission, graded: Graded) -> None:
+    result = graded(filled(handout, filling.question, filling.code), filling.question)
+    [question] = result.questions
+    assert question.status != "grader_error"
+    reasons = [f"{check.id}: {check.message}" for check in question.checks if check.status != "passed"]
+    if filling.right:
+        assert result.score == result.max_score, reasons
+    else:
+        assert result.score < result.max_score, f"not caught: {filling.mistake}"
+        assert all(check.message for check in question.checks if check.status != "passed")
+
+
+@pytest.mark.parametrize("question", [question.id for question in load()])
+def test_there_are_enough_fillings(question: str) -> None:
+    counts = Counter(filling.right for filling in BANK if filling.question == question)
+    assert counts[True] >= 6
+    assert counts[False] >= 12
+
+
+def test_wrong_fillings_differ_from_right_ones_in_code() -> None:
+    codes = Counter((filling.question, filling.code.strip()) for filling in BANK)
+    assert [code for code, count in codes.items() if count > 1] == []
