@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -140,21 +141,26 @@ class ZygoteLauncher:
             self._ready = True
         process = Process(self)
         descriptors = [process.theirs.fileno(), process.output.fileno(), process.trace.fileno()]
-        request = {"operation": "spawn", "directory": str(directory)}
-        socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-        process.handle = self._reply()["pid"]
+        process.handle = self._ask({"operation": "spawn", "directory": str(directory)}, descriptors)["pid"]
         return process.greet()
 
     def reap(self, handle: int) -> int:
         """Have the zygote kill the worker with process number `handle`."""
-        self._control.sendall(json.dumps({"operation": "reap", "pid": handle}).encode())
-        return self._reply()["status"]
+        return self._ask({"operation": "reap", "pid": handle})["status"]
 
     def close(self) -> None:
         """End the zygote; the kernel ends its workers with it."""
         self._control.close()
         self._process.kill()
         self._process.wait()
+
+    def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
+        """One request and its reply. Raises StartError if the zygote does not answer."""
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+        except OSError as error:
+            raise StartError(f"the process that starts workers has ended: {error}") from error
+        return self._reply()
 
     def _reply(self) -> dict[str, Any]:
         try:

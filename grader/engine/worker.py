@@ -106,7 +106,7 @@ class Worker:
         """Forget all objects, and seed every generator student code may draw from."""
         self.objects.clear()
         torch.manual_seed(seed)
-        numpy.random.seed(seed % 2**32)
+        numpy.random.seed([seed % 2**32, seed >> 32])
         random.seed(seed)
         return {"ok": {"value": None}}
 

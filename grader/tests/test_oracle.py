@@ -63,9 +63,12 @@ def test_the_two_accepted_hinges_differ_on_patches_only() -> None:
 
 
 def inputs_of(form: ClosedForm) -> dict[str, Tensor]:
+    """Inputs at which the formulas differ: for the hinge, means and patches beyond the margins."""
     names = form.accepted[0].__code__.co_varnames[: form.accepted[0].__code__.co_argcount]
-    shape = (5, 1, 2, 1) if "fake" in names else (5, 3, 2, 4)  # few patches, so that their means pass the margins
-    inputs = {name: 2 * draw(*shape, seed=n) for n, name in enumerate(names)}
+    if "fake" in names:
+        shifts = {"real": 1.5, "fake": -1.5}
+        return {name: 4 * draw(5, 1, 3, 1, seed=n) + shifts[name] for n, name in enumerate(names)}
+    inputs = {name: 2 * draw(5, 3, 2, 4, seed=n) for n, name in enumerate(names)}
     return inputs | ({"t": torch.tensor([0, 3, 500, 998, 999])} if "t" in names else {})
 
 

@@ -1,0 +1,365 @@
+"""The proxy of a submission: calls, gradients, callbacks, and what becomes of a worker that misbehaves."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from grader.engine.launcher import FreshLauncher, Launcher, StartError, ZygoteLauncher
+from grader.engine.student import Failure, Student, fetch, observe
+from grader.engine.wire import Unusable
+
+MODULE = """
+import torch
+
+class Counter:
+    def __init__(self, start=0):
+        self.count = start
+    def add(self, n=1):
+        self.count += n
+        return self.count
+
+class Hostile:
+    def __str__(self): raise RuntimeError("no")
+    __repr__ = __str__
+
+class BadError(Exception):
+    def __str__(self): raise RuntimeError("no")
+
+def square(x, y=None): return x ** 2
+def pair(x): return x * 2, [x.sum(), "text", None, {"k": 3}]
+def forget(x): return x.detach() * 2
+def unused(x, y): return x.sum()
+def scale_(x): return x.mul_(2)
+def alias(x): return x
+def call(f, n): return [f(torch.tensor([i]), k=i) for i in range(n)]
+def call_wrongly(f): return f(1, 2, 3)
+def swallow(f):
+    try: f(torch.zeros(1))
+    except BaseException: pass
+    return 1
+def boom(): return 1 / 0
+def deep(n=10000): return deep(n)
+def leave(code=3): import os; os._exit(code)
+def leave_politely(): raise SystemExit(3)
+def segfault(): import ctypes; ctypes.string_at(0)
+def abort(): import os; os.abort()
+def stop(): import os, signal; os.kill(os.getpid(), signal.SIGSTOP)
+def spin():
+    while True: pass
+def stubborn():
+    import signal
+    for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): signal.signal(s, signal.SIG_IGN)
+    while True:
+        try: spin()
+        except BaseException: pass
+def sleep(seconds): import time; time.sleep(seconds); return 1
+def ten_tebibytes(): return torch.zeros(10 << 40)
+def creep():
+    kept = []
+    while True: kept.append(torch.empty(1 << 28, dtype=torch.uint8))
+def shout(n):
+    for _ in range(n): print("y" * 99)
+    print("the end")
+    return n
+def quiet(text): print(text)
+def raise_hostile(): raise BadError()
+def hostile(): return Hostile()
+def numpy_array(): import numpy; return numpy.zeros(3)
+def huge(): return torch.ones(1).expand(1 << 40)
+def thousands(): return list(range(5000))
+def random(): import random as r, numpy; return [r.random(), float(numpy.random.rand()), torch.rand(())]
+def modules(): import sys; return " ".join(sys.modules)
+def path(): import sys; return " ".join(sys.path)
+def environment(): import os; return " ".join(f"{k}={v}" for k, v in os.environ.items())
+def descriptors():
+    import os
+    names = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return [os.readlink(name) for name in names if os.path.lexists(name)]
+def everything():
+    import gc
+    return sum("grader" in str(getattr(o, "__module__", "")) for o in gc.get_objects() if isinstance(o, type))
+"""
+
+
+@pytest.fixture(scope="module", params=[ZygoteLauncher, FreshLauncher], ids=["forked", "fresh"])
+def any_launcher(request: pytest.FixtureRequest) -> Iterator[Launcher]:
+    started = request.param()
+    yield started
+    started.close()
+
+
+Make = Callable[..., Student]
+
+
+@pytest.fixture
+def make(launcher: ZygoteLauncher, tmp_path: Path) -> Iterator[Make]:
+    """Makes a student of a file `code.py`, with a short deadline."""
+    made: list[Student] = []
+
+    def student(source: str = MODULE, using: Launcher = launcher, seconds: float = 5, wall: float = 60) -> Student:
+        folder = tmp_path.resolve() / str(len(made))
+        folder.mkdir()
+        (folder / "code.py").write_text(source, "utf-8")
+        made.append(Student(folder, using, seconds, wall))
+        return made[-1]
+
+    yield student
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def student(make: Make) -> Student:
+    return make()
+
+
+def failure(call: Callable[[], object]) -> Failure:
+    with pytest.raises(Failure) as caught:
+        call()
+    return caught.value
+
+
+# ---------------------------------------------------------------- calls
+
+
+def test_both_ways_to_start_a_worker_do_the_same(make: Make, any_launcher: Launcher) -> None:
+    student = make(using=any_launcher, seconds=30)
+    assert torch.equal(student.code.square(torch.tensor([3.0])), torch.tensor([9.0]))
+    assert failure(student.code.segfault).status == "crashed"
+    assert failure(student.code.boom).status == "error"
+    assert student.code.call(lambda x, k: x + k, 3)[2].item() == 4
+    student.code.quiet("kept")
+    student.close()
+    assert "kept" in student.output
+
+
+def test_objects_stay_in_the_worker_and_keep_their_state(student: Student) -> None:
+    counter = student.code.Counter(5)
+    assert [counter.add(), counter.add(n=3), fetch(counter.count)] == [6, 9, 9]
+    counter.count = 1
+    assert counter.add() == 2
+    assert fetch(counter.count) == 2
+
+
+def test_results_of_many_kinds(student: Student) -> None:
+    doubled, (total, text, none, mapping) = student.code.pair(torch.ones(2))
+    assert (doubled.tolist(), total.item(), text, none, mapping) == ([2, 2], 2, "text", None, {"k": 3})
+    assert student.code.numpy_array() == Unusable("a NumPy array")
+    assert student.code.huge() == Unusable("a tensor of 1,099,511,627,776 elements")
+    assert student.code.thousands() == Unusable("a list of 5000 items")
+
+
+def test_gradients_by_name_with_a_cotangent(student: Student) -> None:
+    x, weights = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 10.0])
+    seen = observe(student.code.square, {"x": x, "y": None}, weights)
+    assert seen.value.tolist() == [1, 4]
+    assert seen.gradients["x"].tolist() == [2, 40]
+    assert observe(student.code.forget, {"x": x}).gradients == {"x": None}
+    assert observe(student.code.unused, {"x": x, "y": x}).gradients["y"] is None
+
+
+def test_arguments_after_a_call_show_damage_and_the_callers_stay_whole(student: Student) -> None:
+    x = torch.tensor([1.0, 2.0])
+    seen = observe(student.code.scale_, {"x": x}, differentiate=False)
+    assert (x.tolist(), seen.arguments["x"].tolist()) == ([1, 2], [2, 4])
+    assert observe(student.code.alias, {"x": x}).gradients["x"].tolist() == [1, 1]
+
+
+def test_begin_seeds_every_generator(student: Student) -> None:
+    draws = []
+    for seed in (1, 1, 2**55 + 2):
+        student.begin(seed)
+        a, b, c = student.code.random()
+        draws.append((a, b, c.item()))
+    assert draws[0] == draws[1] != draws[2]
+    assert all(x != y for x, y in zip(draws[0], draws[2], strict=True))
+
+
+# ---------------------------------------------------------------- callbacks
+
+
+def test_callbacks_see_arguments_and_answer(student: Student) -> None:
+    seen = []
+
+    def f(x: torch.Tensor, k: int) -> torch.Tensor:
+        seen.append((x.item(), k))
+        return x * 10
+
+    assert [x.item() for x in student.code.call(f, 3)] == [0, 10, 20]
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_callbacks_called_wrongly_are_the_students_error(student: Student) -> None:
+    problem = failure(lambda: student.code.call_wrongly(lambda x: x))
+    assert problem.status == "error"
+    assert "wrongly: too many positional arguments" in problem.message
+
+
+def test_a_failure_in_a_callback_cannot_be_swallowed(student: Student) -> None:
+    def f(x: torch.Tensor) -> None:
+        raise Failure("wrong", "seen")
+
+    assert failure(lambda: student.code.swallow(f)).message == "seen"
+    assert student.code.square(torch.ones(1)).item() == 1
+
+
+def test_an_error_of_the_grader_in_a_callback_is_not_the_students(student: Student) -> None:
+    def f(x: torch.Tensor) -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        student.code.swallow(f)
+
+
+def test_time_in_callbacks_does_not_count(make: Make) -> None:
+    def slow(x: torch.Tensor, k: int) -> torch.Tensor:
+        time.sleep(0.4)
+        return x
+
+    assert len(make(seconds=1).code.call(slow, 4)) == 4
+
+
+# ---------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "says"),
+    [
+        ("boom", "error", 'File "code.py", line'),
+        ("boom", "error", "ZeroDivisionError: division by zero"),
+        ("deep", "error", "RecursionError"),
+        ("leave_politely", "error", "SystemExit: 3"),
+        ("raise_hostile", "error", "BadError: (its message cannot be shown)"),
+        ("no_such_name", "error", "code has no no_such_name"),
+        ("leave", "crashed", "exit status 3"),
+        ("segfault", "crashed", "ended by SIGSEGV"),
+        ("segfault", "crashed", "def segfault(): import ctypes; ctypes.string_at(0)"),
+        ("abort", "crashed", "ended by SIGABRT"),
+        ("spin", "timeout", "code.spin had not returned after 1 s"),
+        ("spin", "timeout", "while True: pass"),
+        ("stubborn", "timeout", "had not returned"),
+        ("stop", "timeout", "had not returned"),
+        ("ten_tebibytes", "out_of_memory", "more memory than there is"),
+        ("creep", "out_of_memory", "more memory than there is"),
+    ],
+)
+def test_failures_have_a_verdict_and_cost_one_call(make: Make, name: str, status: str, says: str) -> None:
+    student = make(seconds=1 if status == "timeout" else 10)
+    problem = failure(getattr(student.code, name))
+    assert problem.status == status
+    assert says in problem.message
+    assert student.code.square(torch.tensor([2.0])).item() == 4
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "says"),
+    [
+        ("def f(:\n", "error", 'File "code.py", line 1'),
+        ("def f(:\n", "error", "SyntaxError"),
+        ("import no_such_package\n", "error", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("x = 1 / 0\n", "error", "ZeroDivisionError"),
+        ("import os; os._exit(0)\n", "crashed", "exit status 0"),
+        ("while True: pass\n", "timeout", "import code had not returned"),
+        ("raise SystemExit\n", "error", "SystemExit"),
+        ("\x00\n", "error", "SyntaxError"),
+        ("x = " + "(" * 1000 + "\n", "error", "SyntaxError"),
+        ("x = " + "-" * 200_000 + "1\n", "", ""),
+    ],
+)
+def test_files_that_cannot_be_imported_are_tried_once(make: Make, source: str, status: str, says: str) -> None:
+    student = make(source, seconds=2)
+    first = failure(student.code.f)
+    assert first.status == status or not status
+    assert says in first.message
+    started = time.monotonic()
+    again = failure(student.code.f)
+    assert (again.status, again.message) == (first.status, first.message)
+    assert time.monotonic() - started < 1
+
+
+def test_the_budget_of_a_submission_ends(make: Make) -> None:
+    student = make(seconds=1, wall=1.5)
+    assert failure(student.code.spin).status == "timeout"
+    assert failure(student.code.spin).status == "timeout"
+    problem = failure(student.code.boom)
+    assert (problem.status, problem.message[:8]) == ("timeout", "Not run:")
+
+
+def test_twenty_megabytes_of_printing_leave_the_end(make: Make) -> None:
+    student = make(seconds=60)
+    assert student.code.shout(200_000) == 200_000
+    student.close()
+    assert student.output.endswith("the end\n")
+    assert len(student.output) <= 64 << 10
+
+
+def test_what_was_printed_before_a_crash_is_kept(student: Student) -> None:
+    student.code.quiet("before")
+    failure(student.code.leave)
+    student.code.quiet("after")
+    student.close()
+    assert student.output.split() == ["before", "after"]
+
+
+# ---------------------------------------------------------------- what a worker holds
+
+
+def test_nothing_of_the_grader_is_in_the_worker(student: Student) -> None:
+    """The engine's own modules are, which hold no secret; rubric, oracle, checks and solution are not."""
+    loaded = student.code.modules().split()
+    ours = {m for m in loaded if m.partition(".")[0] in ("grader", "engine", "oracle", "checks", "rubric", "solution")}
+    assert ours <= {"engine", "engine.boot", "engine.wire", "engine.worker", "engine.zygote", "engine.sandbox"}
+    assert student.code.everything() == 0
+    repository = str(Path(__file__).parents[2])
+    assert [p for p in student.code.path().split() if p.startswith(repository) and "site-packages" not in p] == []
+    assert "pytest" not in loaded
+
+
+def test_the_environment_of_the_worker_holds_no_secret(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    fresh = FreshLauncher()
+    student = make(using=fresh, seconds=30)
+    assert "hunter2" not in student.code.environment()
+    assert "OMP_NUM_THREADS=1" in student.code.environment()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open descriptors are listed in /proc, on Linux only")
+def test_the_worker_holds_no_descriptor_but_its_own(student: Student) -> None:
+    kinds = sorted(name.split(":")[0].split(" ")[0] for name in student.code.descriptors())
+    assert [k for k in kinds if not (k in ("socket", "/dev/null") or k.startswith("/tmp"))] == []
+    assert sum(k == "socket" for k in kinds) == 1
+
+
+def test_closing_leaves_no_process_behind(make: Make) -> None:
+    launcher = ZygoteLauncher()
+    student = make(using=launcher, seconds=1)
+    student.code.square(torch.ones(1))
+    worker = student._process.handle
+    zygote = launcher._process.pid
+    launcher.close()
+    for pid in (worker, zygote):
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    student._process = None
+
+
+def test_a_zygote_that_died_is_the_graders_fault(make: Make) -> None:
+    launcher = ZygoteLauncher()
+    student = make(using=launcher)
+    student.code.square(torch.ones(1))
+    student.close()
+    launcher._process.kill()
+    launcher._process.wait()
+    with pytest.raises(StartError):
+        student.code.square(torch.ones(1))
+    student._process = None
+    launcher.close()
