@@ -49,10 +49,8 @@ def grade(
         try:
             with progress_line(questions) as progress:
                 result = run_pytest(handed_in, questions, launcher, seed, progress)
-        except (StartError, RubricError) as error:
+        except (StartError, RubricError, Interrupted) as error:
             stop(str(error))
-        except Interrupted:
-            stop("stopped before the checks were through; no results were written.")
     print_result(result)
     try:
         result.write(results)

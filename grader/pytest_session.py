@@ -27,10 +27,11 @@ OPTIONS = (
     *("-p", "pytest_timeout", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"),
     *("-o", f"timeout={CHECK_SECONDS}", "-o", "timeout_func_only=true"),
 )
+FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
 
 class Interrupted(Exception):
-    """The checks were stopped before they were through."""
+    """The checks did not run to their end; the message says why."""
 
 
 class ChecksPlugin:
@@ -75,7 +76,7 @@ class ChecksPlugin:
 @contextmanager
 def _no_foreign_plugins() -> Iterator[None]:
     """Keep pytest plugins that happen to be installed, and options in the environment, out of the grading."""
-    without = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    without = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     with patch.dict(os.environ, without | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, clear=True):
         yield
 
@@ -91,11 +92,13 @@ def run_pytest(
     """Grade a submission under pytest.
 
     Raises:
-        Interrupted: if somebody stopped it.
+        Interrupted: if somebody stopped it, or pytest failed.
     """
     with session(submission, questions, launcher, seed, **limits) as current:
         with _no_foreign_plugins():
             status = pytest.main([*OPTIONS, str(CHECKS_FOLDER)], plugins=[ChecksPlugin(current, progress)])
         if status == pytest.ExitCode.INTERRUPTED:
-            raise Interrupted
+            raise Interrupted("stopped before the checks were through; no results were written")
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            raise Interrupted(f"pytest could not run the checks ({status!r}); its message is above")
         return current.result()

@@ -67,10 +67,22 @@ class Process:
         return self
 
     def end(self) -> tuple[int, str, str]:
-        """Kill the worker. Returns its exit status, negative for a signal, what it printed, and its last stack."""
+        """Kill the worker. Returns its exit status, negative for a signal, what it printed, and its last stack.
+
+        Raises:
+            StartError: if what starts workers is gone, and this worker with it.
+        """
         self.channel.close()
-        status = self._launcher.reap(self.handle)
-        return status, _read_end(self.output), _read_end(self.trace)
+        try:
+            status = self._launcher.reap(self.handle)
+        finally:
+            printed, trace = _read_end(self.output), _read_end(self.trace)
+        return status, printed, trace
+
+    def discard(self) -> None:
+        """Close everything of a worker that never started."""
+        for resource in (self.theirs, self.channel, self.output, self.trace):
+            resource.close()
 
 
 def _read_end(file: IO[bytes]) -> str:
@@ -141,7 +153,11 @@ class ZygoteLauncher:
             self._ready = True
         process = Process(self)
         descriptors = [process.theirs.fileno(), process.output.fileno(), process.trace.fileno()]
-        process.handle = self._ask({"operation": "spawn", "directory": str(directory)}, descriptors)["pid"]
+        try:
+            process.handle = self._ask({"operation": "spawn", "directory": str(directory)}, descriptors)["pid"]
+        except StartError:
+            process.discard()
+            raise
         return process.greet()
 
     def reap(self, handle: int) -> int:

@@ -276,10 +276,10 @@ class Student:
 
     def _end(self) -> int:
         """End the worker and keep what it printed. Returns its exit status."""
-        assert self._process is not None
-        status, printed, self._trace = self._process.end()
+        process, self._process = self._process, None
+        assert process is not None
+        status, printed, self._trace = process.end()
         self.output = (self.output + printed)[-(64 << 10) :]
-        self._process = None
         return status
 
     def _crash(self, what: str) -> Failure:

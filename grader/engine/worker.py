@@ -6,6 +6,7 @@ back as data; objects stay here and are named by number. Nothing that it says is
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import io
@@ -21,6 +22,7 @@ from . import sandbox
 from .wire import Channel, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
+MAX_ELEMENTS = 1 << 26  # of a result to differentiate: expanded tensors can claim any number
 TRACE = 2  # where the stack is written at a crash or a time-out
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
@@ -30,10 +32,11 @@ class MissingNameError(Exception):
 
 
 class Output(io.TextIOBase):
-    """What the student prints: the file descriptor holds its last 64 to 128 KB, however much is printed."""
+    """What the student prints: the file keeps its last 64 to 128 KB, however much is printed. Written by lines."""
 
     def __init__(self, descriptor: int):
         self.descriptor = descriptor
+        self.pending = ""
         self.tail = b""
         self.written = 0
 
@@ -42,23 +45,34 @@ class Output(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Append `text`, and drop all but the end of what came before when the file grows over its bound."""
-        data = text.encode("utf-8", "replace")
+        """Take `text`; whole lines go to the file at once, so that a crash loses less than one."""
+        self.pending += text
+        if "\n" in text or len(self.pending) > KEPT_OUTPUT:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is pending, and drop all but the end of the file where it grows over its bound."""
+        data, self.pending = self.pending.encode("utf-8", "replace"), ""
         self.tail = (self.tail + data[-KEPT_OUTPUT:])[-KEPT_OUTPUT:]
         self.written += len(data)
-        if self.written > 2 * KEPT_OUTPUT:
-            os.ftruncate(self.descriptor, 0)
-            data, self.written = self.tail, len(self.tail)
-        os.lseek(self.descriptor, 0, os.SEEK_END)
-        os.write(self.descriptor, data)
-        return len(text)
+        with contextlib.suppress(OSError):  # student code closed the file: then what it prints is lost
+            if self.written > 2 * KEPT_OUTPUT:
+                os.ftruncate(self.descriptor, 0)
+                os.lseek(self.descriptor, 0, os.SEEK_SET)
+                data, self.written = self.tail, len(self.tail)
+            os.write(self.descriptor, data)
 
 
 class Worker:
-    """Serves requests about the submission in `directory` over `channel` until the other side is gone."""
+    """Serves requests about the submission in `directory` over `channel` until the other side is gone.
 
-    def __init__(self, channel: Channel, directory: str):
+    What student code prints goes to `output`.
+    """
+
+    def __init__(self, channel: Channel, directory: str, output: Output):
         self.channel = channel
+        self.output = output
         self.directory = directory
         self.objects: list[Any] = []
         self.callback_id = 0
@@ -78,6 +92,7 @@ class Worker:
             except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
                 reply, reply_tensors = {"error": describe_error(error, self.directory)}, {}
             faulthandler.cancel_dump_traceback_later()
+            self.output.flush()
             try:
                 self.channel.send(reply | {"id": request["id"]}, reply_tensors)
             except WireError as error:
@@ -173,7 +188,7 @@ class Worker:
 def gradients(result: Any, leaves: list[torch.Tensor], cotangent: torch.Tensor | None) -> list[Any]:
     """Gradients of (first result * cotangent).sum() by each leaf; None where none arrives."""
     first = result[0] if isinstance(result, (tuple, list)) and result else result
-    if not isinstance(first, torch.Tensor) or not first.requires_grad:
+    if not isinstance(first, torch.Tensor) or not first.requires_grad or first.numel() > MAX_ELEMENTS:
         return [None] * len(leaves)
     total = first.sum() if cotangent is None else (first * cotangent).sum()
     return list(torch.autograd.grad(total, leaves, allow_unused=True))
@@ -216,11 +231,11 @@ def run(channel: Channel, directory: str, output: int, trace: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(trace, TRACE)
-    sys.stdout = sys.stderr = Output(1)
+    sys.stdout = sys.stderr = printed = Output(1)
     faulthandler.enable(file=TRACE)
     sys.dont_write_bytecode = True
     os.chdir(directory)
     layers = sandbox.apply()
     channel.send({"hello": layers})
-    Worker(channel, directory).serve()
+    Worker(channel, directory, printed).serve()
     os._exit(0)

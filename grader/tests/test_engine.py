@@ -349,7 +349,8 @@ def test_closing_leaves_no_process_behind(make: Make) -> None:
             time.sleep(0.02)
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    student._process = None
+    with pytest.raises(StartError):
+        student.close()
 
 
 def test_a_zygote_that_died_is_the_graders_fault(make: Make) -> None:
@@ -361,5 +362,4 @@ def test_a_zygote_that_died_is_the_graders_fault(make: Make) -> None:
     launcher._process.wait()
     with pytest.raises(StartError):
         student.code.square(torch.ones(1))
-    student._process = None
     launcher.close()

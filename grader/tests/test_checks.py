@@ -1,0 +1,243 @@
+"""The checks: what they say, that they never fail what is right, and that given code is looked after."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from grader.checks.draw import Draw
+from grader.checks.expect import expect, expect_all, expect_gradients, tensor
+from grader.checks.noise import expect_standard_normal
+from grader.checks.runner import CHECKS, STATUSES, run
+from grader.engine.launcher import ZygoteLauncher
+from grader.engine.student import Failure, Observation, Student
+from grader.engine.wire import Unusable
+from grader.grading import checks_of, load_checks
+from grader.oracle.kl import KL, kl_standard_normal
+from grader.rubric import load
+from grader.submission import Submission
+
+from .conftest import Graded, by_id, filled, run_check, with_source
+
+SEEDS = 25  # `make bench-seeds` runs more
+
+
+def message(call: Callable[[], object]) -> str:
+    with pytest.raises(Failure) as caught:
+        call()
+    return f"{caught.value.message} {caught.value.hint}"
+
+
+# ---------------------------------------------------------------- right and empty submissions
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_the_solution_earns_every_point_at_every_seed(solution: Submission, graded: Graded, seed: int) -> None:
+    """Each run fails with a probability below 1e-7: fewer than 100 statistics at 1e-9 or less each."""
+    result = graded(solution, seed=seed)
+    assert [check.message for q in result.questions for check in q.checks if check.status != "passed"] == []
+    assert result.score == result.max_score == 70
+
+
+def test_the_handout_earns_nothing_and_is_not_attempted(handout: Submission, graded: Graded) -> None:
+    result = graded(handout)
+    assert result.score == 0
+    assert {question.status for question in result.questions} == {"not_attempted"}
+    assert result.notes == []
+
+
+def test_the_same_seed_gives_the_same_result(handout: Submission, graded: Graded) -> None:
+    wrong = filled(handout, "2.1b", "z = mu + 1.1 * torch.exp(logvar / 2) * torch.randn_like(mu)")
+    first, second, other = (graded(wrong, "2.1b", seed=seed) for seed in (3, 3, 4))
+    messages = [[check.message for check in result.questions[0].checks] for result in (first, second, other)]
+    assert messages[0] == messages[1] != messages[2]
+
+
+# ---------------------------------------------------------------- rubric
+
+
+def test_rubric_and_checks_agree_and_part_2_is_worth_70_points() -> None:
+    assert sum(question.points for question in load()) == 70
+    listed = [check for question in load() for check in checks_of(question)]
+    assert len(listed) == len(load_checks())
+
+
+def test_every_check_has_a_title_for_students() -> None:
+    load_checks()
+    for check in CHECKS.values():
+        assert check.title != check.name
+        assert check.title.endswith(".")
+
+
+# ---------------------------------------------------------------- judging a value
+
+MU, LOGVAR = torch.tensor([[1.0, 2.0], [0.5, -1.0]]), torch.tensor([[0.5, -1.0], [0.1, 0.3]])
+EXPECTED = KL.at(mu=MU, logvar=LOGVAR)
+RIGHT = kl_standard_normal(MU, LOGVAR)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (Unusable("a NumPy array"), "The result is a NumPy array, where a tensor belongs."),
+        (1.0, "The result is a Python float, where a tensor belongs."),
+        (None, "The result is None, where a tensor belongs."),
+        ((RIGHT,), "The result is a tuple or list, where a tensor belongs."),
+        (RIGHT.repeat(2), "The result has the shape (2,); () is expected."),
+        (torch.tensor(3), "The result is a tensor of torch.int64, where floating-point numbers belong."),
+        (torch.tensor(float("nan")), "The result is not finite: it holds nan."),
+        (torch.tensor(float("-inf")), "The result is not finite: it holds inf."),
+        (2 * RIGHT, "The factor 1/2 of the KL divergence is missing."),
+        (-RIGHT, "The sign is flipped"),
+        (4 * RIGHT, "It is exactly 4 times the right value."),
+        (RIGHT + 1, "which is not right."),
+    ],
+)
+def test_a_wrong_value_is_explained(value: object, says: str) -> None:
+    assert says in message(lambda: expect(value, EXPECTED))
+
+
+def test_right_values_pass_in_any_floating_type() -> None:
+    assert expect(RIGHT, EXPECTED) is kl_standard_normal
+    assert expect(RIGHT.double(), EXPECTED) is kl_standard_normal
+
+
+def test_an_explanation_holds_at_every_input() -> None:
+    """At mu = 1, logvar = 0 a loss without its -1 is twice the right value; it must not be taken for that."""
+    one, zero = torch.tensor([[1.0]]), torch.tensor([[0.0]])
+    without_one = kl_standard_normal(one, zero) + 0.5
+    assert "factor 1/2" in message(lambda: expect(without_one, KL.at(mu=one, logvar=zero)))
+    both = [(without_one, KL.at(mu=one, logvar=zero)), (RIGHT + 1, EXPECTED)]
+    assert "The term -1" in message(lambda: expect_all(both))
+
+
+def test_expected_values_are_never_shown() -> None:
+    said = message(lambda: expect(RIGHT + 1.2345, EXPECTED))
+    assert f"{float(RIGHT):.3g}" not in said
+
+
+def test_missing_and_wrong_gradients_are_explained() -> None:
+    right = EXPECTED.gradients(kl_standard_normal)
+    seen = Observation(RIGHT, {"mu": right["mu"], "logvar": None}, {})
+    assert "No gradient reaches logvar." in message(lambda: expect_gradients(seen, EXPECTED))
+    seen = Observation(RIGHT, {"mu": right["mu"] * 2, "logvar": right["logvar"]}, {})
+    assert "the gradient by mu is" in message(lambda: expect_gradients(seen, EXPECTED))
+    expect_gradients(Observation(RIGHT, right, {}), EXPECTED)
+
+
+def test_shape_comes_before_type_and_type_before_finite() -> None:
+    assert "shape" in message(lambda: tensor(torch.zeros(2, dtype=torch.int64), (3,), "x"))
+    assert "torch.int64" in message(lambda: tensor(torch.zeros(2, dtype=torch.int64), (2,), "x"))
+
+
+# ---------------------------------------------------------------- judging noise
+
+
+def noise(seed: int = 0) -> Tensor:
+    return torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+AXES = {"image": (0,), "channel": (1,), "pixel": (2, 3)}
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_right_noise_passes(seed: int) -> None:
+    """Each fails with a probability of at most 1e-10."""
+    expect_standard_normal(noise(seed), AXES, "The noise")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: 0 * x, "is zero"),
+        (lambda x: 0 * x + 2, "is the same number everywhere, 2"),
+        (lambda x: x - x.mean() + 0.1, "has the mean 0.1"),
+        (lambda x: x * 1.05, "has the standard deviation 1.05"),
+        (lambda x: x.abs(), "has the mean 0.79"),
+        (lambda x: x[:1].expand_as(x), "one image has the same noise as another"),
+        (lambda x: x[:, :1].expand_as(x), "one channel has the same noise as another"),
+        (lambda x: x[:, :, :1].expand_as(x), "one pixel has the same noise as another"),
+        (lambda x: torch.cat([x[:32], -x[:32]]), "one image has the same noise as another"),
+        (lambda x: (x + x.roll(1, 0)) / math.sqrt(2), "one image can be told from another"),
+        (lambda x: torch.erf(x / math.sqrt(2)) * math.sqrt(3), "not normally distributed"),
+        (lambda x: x.clamp(-3.2, 3.2), "leaves [-3.5, 3.5] too rarely"),
+        (lambda x: torch.where(x.abs() > 3.2, 4 * x.sign(), x), "too often"),
+    ],
+)
+def test_wrong_noise_is_explained(change: Callable[[Tensor], Tensor], says: str) -> None:
+    assert says in message(lambda: expect_standard_normal(change(noise()), AXES, "The noise"))
+
+
+# ---------------------------------------------------------------- given code
+
+BREAKS = {
+    "betas": ("beta_start, beta_end, num_timesteps, dtype", "beta_start, 2 * beta_end, num_timesteps, dtype", "given_schedules", "betas"),
+    "posterior_variance": ('"posterior_variance": betas *', '"posterior_variance": 2 * betas *', "given_schedules", "posterior_variance"),
+    "float32": ("num_timesteps, dtype=torch.float64)\n        alphas", "num_timesteps, dtype=torch.float16).double()\n        alphas", "given_schedules", "betas"),
+    "predict_start": ("- extract(self.sqrt_recipm1", "+ extract(self.sqrt_recipm1", "given_reverse_step", "predict_start_from_noise"),
+    "q_posterior": ("extract(self.posterior_mean_coef1, t, x.shape) * x_start", "extract(self.posterior_mean_coef1, t, x.shape) * x", "given_reverse_step", "q_posterior"),
+    "posterior_shape": ("return mean, extract(self.posterior_variance, t, x.shape)", "return mean, self.posterior_variance[t]", "given_reverse_step", "variance of q_posterior"),
+    "p_mean_variance": ("return self.q_posterior(x_start, x, t)", "return self.q_posterior(x_start.clamp(-1, 1), x, t)", "given_reverse_step", "p_mean_variance"),
+    "p_sample_noise": ("variance.sqrt() * torch", "variance * torch", "given_reverse_step", "p_sample"),
+    "p_sample_at_zero": ("not_last * variance.sqrt()", "(variance + 0.01).sqrt()", "given_reverse_step", "p_sample"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_given_code_is_named(solution: Submission, launcher: ZygoteLauncher, name: str) -> None:
+    before, after, check, says = BREAKS[name]
+    text = solution.text("diffusion.py")
+    assert text is not None
+    assert text.count(before) == 1
+    question = "2.3a" if check == "given_schedules" else "2.3b"
+    outcome = run_check(
+        f"{question}/{check}", with_source(solution, "diffusion.py", text.replace(before, after)), launcher
+    )
+    assert outcome.status == "wrong"
+    assert says in outcome.message
+
+
+# ---------------------------------------------------------------- the runner
+
+
+def test_an_error_of_the_grader_is_grader_error(solution: Submission, launcher: ZygoteLauncher) -> None:
+    from dataclasses import replace
+
+    from grader.grading import session
+
+    def broken(student: Student, draw: Draw) -> None:
+        raise ZeroDivisionError("ours")
+
+    check = replace(load_checks()["2.2b/generator_gradient"], function=broken)
+    with session(solution, load(), launcher, 0) as current:
+        outcome = run(check, current.student, 0)
+    assert outcome.status == "grader_error"
+    assert "tell the instructor" in outcome.message
+
+
+def test_draws_depend_on_seed_and_check_only() -> None:
+    assert torch.equal(Draw(1, "a").normal(3), Draw(1, "a").normal(3))
+    assert not torch.equal(Draw(1, "a").normal(3), Draw(2, "a").normal(3))
+    assert not torch.equal(Draw(1, "a").normal(3), Draw(1, "b").normal(3))
+    assert Draw(1, "a").worker_seed != Draw(1, "b").worker_seed
+
+
+def test_a_question_is_as_grave_as_its_gravest_check(handout: Submission, graded: Graded) -> None:
+    code = "if real.ndim == 1:\n    loss = torch.zeros(())\nelse:\n    loss = undefined"
+    question = by_id(graded(filled(handout, "2.2a", code), "2.2a"))["2.2a"]
+    assert {check.status for check in question.checks} == {"wrong", "error"}
+    assert question.status == "error"
+    assert STATUSES.index("error") > STATUSES.index("wrong")
+
+
+def test_checks_assert_through_expect_alone() -> None:
+    """A bare assert in a check would turn a student's mistake into a grader_error."""
+    from grader.grading import CHECKS_FOLDER
+
+    for path in CHECKS_FOLDER.glob("test_*.py"):
+        assert not [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Assert)]

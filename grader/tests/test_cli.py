@@ -1,0 +1,155 @@
+"""The commands a student types, in processes of their own, and what they print and write."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from grader.report.result import Result
+from grader.rubric import RubricError, load, select
+from grader.submission import REPOSITORY, Submission
+
+from .conftest import Graded, filled, write
+
+SCHEMA = json.loads((REPOSITORY / "grader" / "report" / "results.schema.json").read_text("utf-8"))
+Run = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs `python -m grader`, with results.json in a folder of the test."""
+
+    def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "grader", *arguments],
+            cwd=REPOSITORY,
+            env=os.environ | {"COLUMNS": "100"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return command
+
+
+def without_times(data: dict) -> dict:
+    """A result less what depends on the clock and the machine."""
+    data = {key: value for key, value in data.items() if key not in ("seconds", "submission")}
+    for question in data["questions"]:
+        for check in question["checks"]:
+            check.pop("seconds")
+    return data
+
+
+def test_the_solution_scores_everything(run: Run, tmp_path: Path) -> None:
+    done = run("grade", "solution", "--results", str(tmp_path / "r.json"), "--fail-under", "70")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Score: 70 / 70" in done.stdout
+    data = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    jsonschema.validate(data, SCHEMA)
+    assert (data["score"], data["max_score"], data["device"], data["notes"]) == (70, 70, "cpu", [])
+    assert {question["status"] for question in data["questions"]} == {"passed"}
+    assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
+
+
+def test_the_handout_scores_nothing_and_that_is_no_error(run: Run, tmp_path: Path) -> None:
+    done = run("grade", "--results", str(tmp_path / "r.json"))
+    assert done.returncode == 0
+    assert "Score: 0 / 70" in done.stdout
+    assert done.stdout.count("not attempted") == 6
+    data = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    jsonschema.validate(data, SCHEMA)
+    assert {question["status"] for question in data["questions"]} == {"not_attempted"}
+
+
+def test_a_mistake_is_named_and_the_same_with_and_without_pytest(
+    run: Run, tmp_path: Path, handout: Submission, graded: Graded
+) -> None:
+    code = "kl_divergence = 0.5 * (mu**2 + torch.exp(2 * logvar) - 1 - 2 * logvar).flatten(1).sum(1)"
+    submission = filled(filled(handout, "2.1a", code), "2.3b", "print('here I am')\nimg = undefined")
+    folder = write(tmp_path / "anna", submission)
+    done = run("grade", str(folder), "--results", str(tmp_path / "r.json"), "--fail-under", "1", "--seed", "5")
+    assert done.returncode == 1
+    for text in (
+        "logarithm of the standard",
+        "NameError: name 'undefined' is not defined",
+        "img = undefined",
+        "here I am",
+    ):
+        assert text in done.stdout
+    data = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    jsonschema.validate(data, SCHEMA)
+    direct: Result = graded(submission, seed=5)
+    assert without_times(data) == without_times(json.loads(direct.to_json()))
+
+
+def test_only_grades_what_was_asked_for(run: Run, tmp_path: Path) -> None:
+    done = run("grade", "solution", "--only", "2.1a,2.2", "--results", str(tmp_path / "r.json"))
+    assert "Score: 25 / 25" in done.stdout
+    data = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert [question["id"] for question in data["questions"]] == ["2.1a", "2.2a", "2.2b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "error: nowhere does not exist; give the folder"),
+        (["README.md"], "error: README.md is a file; give the folder it is in."),
+        (["grader"], "error: grader holds none of diffusion.py, loss.py, model.py; give the folder they are in."),
+        (["solution", "--only", "9.9"], "error: there is no question 9.9; there are 2.1a, 2.1b"),
+        (["solution", "--results", "nowhere/r.json"], "error: nowhere is no folder; give RESULTS a path"),
+        (["no\x1b[31mwhere"], "error: no\\u001b[31mwhere does not exist"),
+    ],
+)
+def test_what_cannot_be_graded_is_one_line_and_status_2(run: Run, arguments: list[str], says: str) -> None:
+    done = run("grade", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(says)
+    assert done.stderr.count("\n") == 1
+
+
+def test_foreign_pytest_options_and_plugins_do_not_matter(run: Run, tmp_path: Path) -> None:
+    arguments = ["grade", "solution", "--only", "2.2b", "--results", str(tmp_path / "r.json")]
+    done = run(*arguments, PYTEST_ADDOPTS="--collect-only", PYTEST_PLUGINS="no_such_plugin")
+    assert "Score: 5 / 5" in done.stdout, done.stderr
+
+
+def test_make_grade_with_the_running_interpreter(tmp_path: Path) -> None:
+    command = ["make", "grade", "VENV=", f"PYTHON={sys.executable}", "SUBMISSION=solution", "ONLY=2.2b"]
+    done = subprocess.run(
+        [*command, f"RESULTS={tmp_path / 'r.json'}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Score: 5 / 5" in done.stdout
+    assert (tmp_path / "r.json").exists()
+
+
+def test_grading_needs_no_torchvision(run: Run, tmp_path: Path) -> None:
+    """A CPU-only torch comes with a torchvision that does not import; a stand-in that raises must not matter."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise ImportError('broken')\n", "utf-8")
+    done = run("grade", "solution", "--results", str(tmp_path / "r.json"), PYTHONPATH=str(tmp_path))
+    assert "Score: 70 / 70" in done.stdout, done.stderr
+
+
+def test_select_takes_beginnings() -> None:
+    assert [question.id for question in select(load(), "2.3")] == ["2.3a", "2.3b"]
+    assert select(load(), "") == load()
+    with pytest.raises(RubricError, match=r"there is no question 2\.1c"):
+        select(load(), "2.1c")
+
+
+def test_a_broken_rubric_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "rubric.toml"
+    for text in ("= 3", "x = 1", "[[question]]\nid = '1'", "[[question]]\nnonsense = 1"):
+        path.write_text(text, "utf-8")
+        with pytest.raises(RubricError, match=r"rubric\.toml is no rubric"):
+            load(path)
