@@ -10,6 +10,7 @@ RESULTS ?= results.json
 SEED ?= 0
 FAIL_UNDER ?= 0
 ONLY ?=
+SEEDS ?= 200
 TESTS ?= grader/tests
 
 CONSTRAINTS := grader/constraints.txt
@@ -24,7 +25,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test lint handout bench-grade lock clean
+.PHONY: help grade test lint handout bench-grade bench-seeds lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that
 
 bench-grade: $(CORE) ## Measure the time of make grade against import torch
 	@$(RUN) -m grader.bench.grade
+
+bench-seeds: $(CORE) ## Grade what is right at many seeds: SEEDS=200
+	@$(RUN) -m grader.bench.seeds --seeds $(SEEDS)
 
 lock: ## Choose the versions in grader/constraints.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o $(CONSTRAINTS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ STYLES = {"passed": "green", "not_attempted": "dim", "skipped": "dim", "grader_e
 FAILED = "red"
 SHOWN_REASONS = 3
 SHOWN_OUTPUT_LINES = 12
+INDENT = (0, 0, 0, 2)
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def progress_line(questions: list[Question]) -> Iterator[Callable[[Check], None]
         task = bar.add_task("starting", total=total)
 
         def show(check: Check) -> None:
-            bar.update(task, advance=1, description=f"{check.question} {check.title[:60]}")
+            bar.update(task, advance=1, description=f"{check.question} {check.title:60.60}")
 
         yield show
 
@@ -59,22 +61,20 @@ def print_result(result: Result, console: Console | None = None) -> None:
     console.print(Text(f"Score: {number(result.score)} / {number(result.max_score)}", "bold"))
 
 
-def _cell(question: QuestionResult) -> Text:
+def _cell(question: QuestionResult) -> RenderableType:
     """The title, and the reasons of the checks that failed; checks with the same hint have the same reason."""
-    cell = Text(question.title, "bold")
     shown: dict[str, CheckResult] = {}
     for check in question.checks:
         if check.status not in ("passed", "not_attempted"):
             shown.setdefault(check.hint or check.message, check)
+    lines: list[RenderableType] = [Text(question.title, "bold")]
     for check in list(shown.values())[:SHOWN_REASONS]:
-        cell.append(f"\n{check.title}", "italic")
-        for line in check.message.splitlines():
-            cell.append(f"\n  {line}", STYLES.get(check.status, FAILED) if line == check.message else "")
+        lines += [Text(check.title, "italic"), Padding(Text(check.message), INDENT)]
         if check.hint:
-            cell.append(f"\n  {check.hint}", "yellow")
+            lines.append(Padding(Text(check.hint, "yellow"), INDENT))
     if len(shown) > SHOWN_REASONS:
-        cell.append(f"\n{len(shown) - SHOWN_REASONS} more reasons are in the results file", "dim")
-    return cell
+        lines.append(Text(f"{len(shown) - SHOWN_REASONS} more reasons are in the results file", "dim"))
+    return Group(*lines)
 
 
 def _print_output(result: Result, console: Console) -> None:

@@ -1,0 +1,1 @@
+"""Measurements, run as commands: `make bench-grade`, `make bench-seeds`."""
