@@ -5,9 +5,10 @@ pytest sees only grader/checks: no configuration, plugin or file of the submissi
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from unittest.mock import patch
 
 import pytest
@@ -24,7 +25,7 @@ from .submission import Submission
 CHECK_SECONDS = 100  # over any sum of calls that each keep the worker's own deadline
 OPTIONS = (
     *("-c", os.devnull, f"--rootdir={CHECKS_FOLDER}", f"--confcutdir={CHECKS_FOLDER}"),
-    *("-p", "pytest_timeout", "-p", "no:terminal", "-p", "no:cacheprovider", "--capture=no"),
+    *("-p", "pytest_timeout", "-p", "no:cacheprovider", "--capture=no"),
     *("-o", f"timeout={CHECK_SECONDS}", "-o", "timeout_func_only=true"),
 )
 FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
@@ -95,10 +96,11 @@ def run_pytest(
         Interrupted: if somebody stopped it, or pytest failed.
     """
     with session(submission, questions, launcher, seed, **limits) as current:
-        with _no_foreign_plugins():
+        printed = io.StringIO()
+        with _no_foreign_plugins(), redirect_stdout(printed):
             status = pytest.main([*OPTIONS, str(CHECKS_FOLDER)], plugins=[ChecksPlugin(current, progress)])
         if status == pytest.ExitCode.INTERRUPTED:
             raise Interrupted("stopped before the checks were through; no results were written")
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            raise Interrupted(f"pytest could not run the checks ({status!r}); its message is above")
+            raise Interrupted(f"pytest could not run the checks: {printed.getvalue().strip()[-1000:]}")
         return current.result()

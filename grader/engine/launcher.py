@@ -130,9 +130,16 @@ def boot_environment() -> dict[str, str]:
 
 
 class ZygoteLauncher:
-    """Forks workers from a process that has imported torch; it starts at once and is awaited at the first spawn."""
+    """Forks workers from a process that has imported torch.
+
+    That process starts at once and is awaited at the first spawn. One that died, or lost step because it was
+    interrupted between a request and its reply, is replaced at the next.
+    """
 
     def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(START_SECONDS)
         with theirs:
@@ -147,21 +154,21 @@ class ZygoteLauncher:
         self._ready = False
 
     def spawn(self, directory: Path) -> Process:
-        """Fork a worker. Raises StartError if the zygote is gone."""
-        if not self._ready:
-            self._reply()
-            self._ready = True
+        """Fork a worker. Raises StartError if the zygote does not answer."""
+        if self._process.poll() is not None:
+            self.close()
+            self._start()
         process = Process(self)
         descriptors = [process.theirs.fileno(), process.output.fileno(), process.trace.fileno()]
         try:
             process.handle = self._ask({"operation": "spawn", "directory": str(directory)}, descriptors)["pid"]
-        except StartError:
+        except BaseException:
             process.discard()
             raise
         return process.greet()
 
     def reap(self, handle: int) -> int:
-        """Have the zygote kill the worker with process number `handle`."""
+        """Have the zygote kill the worker with process number `handle`. Raises StartError if it does not answer."""
         return self._ask({"operation": "reap", "pid": handle})["status"]
 
     def close(self) -> None:
@@ -171,23 +178,26 @@ class ZygoteLauncher:
         self._process.wait()
 
     def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
-        """One request and its reply. Raises StartError if the zygote does not answer."""
+        """One request and its reply."""
         try:
+            if not self._ready:
+                self._reply()
+                self._ready = True
             socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-        except OSError as error:
-            raise StartError(f"the process that starts workers has ended: {error}") from error
-        return self._reply()
+            return self._reply()
+        except BaseException as error:
+            self.close()  # a reply that comes late would be taken for that of the next request
+            if isinstance(error, OSError):
+                raise StartError(f"the process that starts workers does not answer: {error}") from error
+            raise
 
     def _reply(self) -> dict[str, Any]:
-        try:
-            line = b""
-            while not line.endswith(b"\n"):
-                part = self._control.recv(1 << 16)
-                if not part:
-                    raise StartError("the process that starts workers has ended; its error is above")
-                line += part
-        except OSError as error:
-            raise StartError(f"the process that starts workers does not answer: {error}") from error
+        line = b""
+        while not line.endswith(b"\n"):
+            part = self._control.recv(1 << 16)
+            if not part:
+                raise StartError("the process that starts workers has ended; its error is above")
+            line += part
         return json.loads(line)
 
 

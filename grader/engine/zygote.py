@@ -23,6 +23,7 @@ def main(control: socket.socket) -> None:
     sandbox.die_with_parent()
     warm_up()
     reply(control, {"ready": os.getpid()})
+    workers: set[int] = set()
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
         if not data:
@@ -40,9 +41,13 @@ def main(control: socket.socket) -> None:
                     os._exit(70)
             for descriptor in descriptors:
                 os.close(descriptor)
+            workers.add(pid)
             reply(control, {"pid": pid})
         elif request["operation"] == "reap":
-            reply(control, {"status": reap(request["pid"])})
+            # One that is not ours went down with the zygote before this one; its number may be anybody's now.
+            known = request["pid"] in workers
+            workers.discard(request["pid"])
+            reply(control, {"status": reap(request["pid"]) if known else -signal.SIGKILL})
 
 
 def reply(control: socket.socket, message: dict[str, Any]) -> None:

@@ -353,13 +353,33 @@ def test_closing_leaves_no_process_behind(make: Make) -> None:
         student.close()
 
 
-def test_a_zygote_that_died_is_the_graders_fault(make: Make) -> None:
+def test_a_zygote_that_died_is_the_graders_fault_and_replaced(make: Make) -> None:
     launcher = ZygoteLauncher()
-    student = make(using=launcher)
+    student = make(using=launcher, seconds=30)
     student.code.square(torch.ones(1))
-    student.close()
     launcher._process.kill()
     launcher._process.wait()
     with pytest.raises(StartError):
-        student.code.square(torch.ones(1))
+        student.close()
+    assert student.code.square(torch.tensor([3.0])).item() == 9
+    student.close()
+    launcher.close()
+
+
+def test_a_zygote_that_lost_step_is_replaced(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt between a request and its reply must not shift the replies that follow."""
+    launcher = ZygoteLauncher()
+    student = make(using=launcher, seconds=30)
+    student.code.square(torch.ones(1))
+    student.close()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launcher, "_reply", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            student.code.square(torch.ones(1))
+    assert student.code.square(torch.tensor([3.0])).item() == 9
+    student.close()
     launcher.close()
