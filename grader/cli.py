@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from .release import FilledError, make_handout
+from .release import HANDOUT, FilledError, make_handout
 from .rubric import RubricError, load, select
-from .submission import HANDOUT, SubmissionError, read
+from .submission import SubmissionError, read
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Grades the deep generative models homework.")
 PUBLIC_SEED = 0

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from grader.submission import REPOSITORY
+from grader.release import REPOSITORY
 
 TARGET_SECONDS = 1.5
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from grader.release import REPOSITORY
 from grader.report.result import Result
 from grader.rubric import RubricError, load, select
-from grader.submission import REPOSITORY, Submission
+from grader.submission import Submission
 
 from .conftest import Graded, filled, write
 
