@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import blocks
 from .engine.text import printable
+from .release import HANDOUT, SOLUTION, handout_files
 from .rubric import Question
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-HANDOUT = REPOSITORY / "handout"
 MAX_FILE_BYTES = 256 << 10
 MAX_FILES = 100
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -56,19 +55,28 @@ class Submission:
             for file, source in self.sources.items():
                 (folder / file).write_bytes(source)
             for file in given_files():
-                shutil.copy(HANDOUT / file, folder / file)
+                (folder / file).write_text(pristine()[file], "utf-8")
             yield folder
+
+
+@cache
+def pristine() -> dict[str, str]:
+    """The Python files of the handout as they are given out, by name.
+
+    Made from the solution where there is one: handout/ itself may hold somebody's work.
+    """
+    files = handout_files() if SOLUTION.is_dir() else {p.name: p.read_text("utf-8") for p in HANDOUT.glob("*.py")}
+    return {name: text for name, text in sorted(files.items()) if name.endswith(".py")}
 
 
 def student_files() -> list[str]:
     """The files of the handout that have blocks."""
-    return [path.name for path in sorted(HANDOUT.glob("*.py")) if blocks.parse(path.read_text("utf-8"))]
+    return [name for name, text in pristine().items() if blocks.parse(text)]
 
 
 def given_files() -> list[str]:
     """The files of the handout without blocks, which are always taken from the handout."""
-    ours = student_files()
-    return [path.name for path in sorted(HANDOUT.glob("*.py")) if path.name not in ours]
+    return [name for name, text in pristine().items() if not blocks.parse(text)]
 
 
 def read(path: Path) -> Submission:
@@ -110,7 +118,7 @@ def _outside_note(submission: Submission, file: str) -> str | None:
     text = submission.text(file)
     if text is None:
         return f"{file} is missing."
-    handout = (HANDOUT / file).read_text("utf-8")
+    handout = pristine()[file]
     lost = [question for question in blocks.parse(handout) if question not in blocks.parse(text)]
     if lost:
         return f"{file}: the rulers around {', '.join(lost)} are gone; the file was graded as it is."
@@ -126,5 +134,5 @@ def _given_note(path: Path) -> str | None:
     """A sentence on a given file that was changed, and so not used."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         return None
-    changed = blocks.changed_outside(path.read_text("utf-8", "replace"), (HANDOUT / path.name).read_text("utf-8"))
+    changed = blocks.changed_outside(path.read_text("utf-8", "replace"), pristine()[path.name])
     return f"{path.name} was changed; the one of the handout was used instead." if changed else None

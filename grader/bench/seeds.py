@@ -13,9 +13,9 @@ from grader.bank import load_bank
 from grader.blocks import fill
 from grader.engine.launcher import default_launcher
 from grader.grading import grade
-from grader.release import SOLUTION
+from grader.release import HANDOUT, SOLUTION
 from grader.rubric import load
-from grader.submission import HANDOUT, Submission, read
+from grader.submission import Submission, read
 
 
 def variants(fillings: bool) -> list[tuple[str, Submission, list[str]]]:

@@ -13,10 +13,10 @@ from grader import blocks
 from grader.checks.runner import Check, Outcome
 from grader.engine.launcher import ZygoteLauncher
 from grader.grading import grade, load_checks
-from grader.release import SOLUTION
+from grader.release import HANDOUT, SOLUTION
 from grader.report.result import QuestionResult, Result
 from grader.rubric import Question, load
-from grader.submission import HANDOUT, Submission, read
+from grader.submission import Submission, read
 
 torch.set_num_threads(1)
 QUESTIONS = {question.id: question for question in load()}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from grader import blocks
-from grader.submission import HANDOUT, Submission, SubmissionError, given_files, read, student_files
+from grader.release import HANDOUT
+from grader.submission import Submission, SubmissionError, given_files, read, student_files
 
 from .conftest import Graded, by_id, filled, with_source, write
 
