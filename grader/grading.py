@@ -92,7 +92,7 @@ class Session:
             seed=self.seed,
             device="cpu",
             environment=environment(),
-            isolation=self.student.layers,
+            isolation=self.student.isolation.as_fields() if self.student.isolation.layers else {},
             score=sum(question.score for question in questions),
             max_score=sum(question.max_score for question in questions),
             bonus=0,

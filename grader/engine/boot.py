@@ -10,12 +10,13 @@ from typing import Any
 
 
 def main(config: dict[str, Any]) -> None:
-    """Become what `config` says: a zygote on the descriptor `control`, or a worker on `directory`."""
+    """Become what `config` says: a zygote on the descriptor `control`, or a worker under `policy`."""
     if "control" in config:
         from .zygote import main as serve
 
         serve(socket.socket(fileno=config["control"]))
         return
+    from .sandbox import Policy
     from .wire import Channel
     from .worker import run
 
@@ -24,4 +25,4 @@ def main(config: dict[str, Any]) -> None:
         wire = socket.fromshare(base64.b64decode(address["share"]))  # type: ignore[attr-defined]
     else:
         wire = socket.socket(fileno=address["fd"])
-    run(Channel(wire), config["directory"], output=1, trace=2)
+    run(Channel(wire), Policy(**config["policy"]), output=1, trace=2)

@@ -10,6 +10,7 @@ load side by side.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -21,7 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from . import sandbox
+from .isolation import Isolation
+
 GRADER = Path(__file__).resolve().parents[1]
+CANARY = GRADER / "rubric.toml"
 START_SECONDS = 120.0  # importing torch from a cold network disk
 MAX_OUTPUT_BYTES = 1 << 20
 KEPT_OUTPUT_BYTES = 64 << 10
@@ -45,7 +50,7 @@ class Process:
 
         ours, self.theirs = socket.socketpair()
         self.channel = Channel(ours)
-        self.layers: dict[str, str] = {}
+        self.isolation = Isolation({}, {})
         # What student code prints, and where it was when it crashed or hung; `end` closes both.
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.trace: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -59,8 +64,8 @@ class Process:
         self.theirs.close()
         try:
             hello, _ = self.channel.receive(time.monotonic() + START_SECONDS)
-            self.layers = {str(name): str(state) for name, state in hello["hello"].items()}
-        except (WireError, KeyError, AttributeError) as error:
+            self.isolation = Isolation.from_hello(hello["hello"])
+        except (WireError, KeyError, TypeError, AttributeError) as error:
             _, printed, trace = self.end()
             said = f"{printed[-2000:]}{trace[-2000:]}"
             raise StartError(f"a worker did not start: {error}. It said: {said}") from error
@@ -105,8 +110,20 @@ class Launcher(Protocol):
         """End everything that was started."""
 
 
+def protect_this_process() -> None:
+    """Keep workers of the same user from reading this process, where the system can: it knows the answers."""
+    with contextlib.suppress(OSError):  # `isolation` says whether a worker can; this is not the only layer
+        sandbox.forbid_inspection()
+
+
 class StartError(Exception):
     """A worker did not start: the machine's fault, never the student's."""
+
+
+def policy(directory: Path, without: Sequence[str]) -> dict[str, Any]:
+    """The fields of a worker's `sandbox.Policy`; `without` names layers to leave out."""
+    fields = {"directory": str(directory), "canary": str(CANARY), "grader": os.getpid()}
+    return fields | {"without": list(without)}
 
 
 def boot_command(config: dict[str, Any]) -> list[str]:
@@ -136,7 +153,9 @@ class ZygoteLauncher:
     interrupted between a request and its reply, is replaced at the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        protect_this_process()
+        self._without = without
         self._start()
 
     def _start(self) -> None:
@@ -161,7 +180,9 @@ class ZygoteLauncher:
         process = Process(self)
         descriptors = [process.theirs.fileno(), process.output.fileno(), process.trace.fileno()]
         try:
-            process.handle = self._ask({"operation": "spawn", "directory": str(directory)}, descriptors)["pid"]
+            process.handle = self._ask({"operation": "spawn", "policy": policy(directory, self._without)}, descriptors)[
+                "pid"
+            ]
         except BaseException:
             process.discard()
             raise
@@ -204,12 +225,16 @@ class ZygoteLauncher:
 class FreshLauncher:
     """Starts a new Python for every worker: slower by the import of torch, and works everywhere."""
 
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        protect_this_process()
+        self._without = without
+
     def spawn(self, directory: Path) -> Process:
         """Start a worker. Raises StartError if it does not come up."""
         process = Process(self)
         posix = sys.platform != "win32"
         process.handle = worker = subprocess.Popen(
-            boot_command({"directory": str(directory)}),
+            boot_command({"policy": policy(directory, self._without)}),
             env=boot_environment(),
             stdin=subprocess.PIPE,
             stdout=process.output,

@@ -1,61 +1,239 @@
-"""Layers between student code and the machine, applied in a worker before a byte of student code is read.
+"""Layers between student code and the machine, put on in a worker before a byte of student code is read.
 
-Each layer is one function that says what it stops. `apply` puts on all that this machine gives, and reports
-which; the order matters, since later layers take away what earlier ones need.
+Each layer is one function that says what it stops. The order matters: limits and the change of user need rights that
+later layers give up, a change of user clears the tie to the parent, Landlock and seccomp need no-new-privileges, and
+seccomp comes last because it refuses calls that the other layers make. Then the worker tries what is forbidden, and
+says in its hello what came of it. Nothing here needs root; with root there is one layer more.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
+import socket
+import stat
+import struct
 import sys
-from collections.abc import Callable
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import landlock, seccomp
 
 try:
     import resource
 except ImportError:  # Windows has no resource limits
     resource = None  # type: ignore[assignment]
 
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+CAPSET = {"x86_64": 126, "aarch64": 91}
+CAPABILITY_VERSION_3 = 0x20080522
+
 OUTPUT_BYTES = 1 << 20
 ADDRESS_SPACE_BYTES = 8 << 30  # the CUDA build of torch maps 3.1 GB before it computes anything
-PR_SET_PDEATHSIG = 1
+CPU_SECONDS = 900
+OPEN_FILES = 64
+THREADS = 64  # counted by user: only for a worker with a user of its own
+FIRST_USER, USERS = 61184, 4336  # a range that no account has (that of systemd's dynamic users)
 
 
-def limit_resources() -> None:
-    """Bound files (1 GB of printing), memory and core dumps; past a limit the student's own call fails."""
+@dataclass(frozen=True)
+class Policy:
+    """What a worker may see, and what its self-test tries to reach.
+
+    Attributes:
+        directory: the staged submission.
+        canary: a file of the grader's that must not be readable.
+        grader: process number of the grader.
+        without: layers to leave out, to measure what the others stop.
+    """
+
+    directory: str
+    canary: str
+    grader: int
+    without: list[str] = field(default_factory=list)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether no file may be opened at all, for lack of Landlock: student files then come from memory."""
+        return (landlock.version() == 0 or "landlock" in self.without) and "seccomp" not in self.without
+
+
+def _prctl(option: int, *arguments: int) -> None:
+    if sys.platform != "linux":
+        raise OSError("this is a layer of Linux")
+    libc = ctypes.CDLL(None, use_errno=True)
+    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    if libc.prctl(ctypes.c_int(option), *padded) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+# ---------------------------------------------------------------- layers, in their order
+
+
+def limit_resources(policy: Policy) -> None:
+    """Stops a submission that eats the disk (1 GB of printing), the memory, processor time or descriptors."""
     if resource is None:
         raise OSError("this system has no resource limits")
     limits = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, OUTPUT_BYTES),
         (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
     ]
     for limit, value in limits:
         resource.setrlimit(limit, (value, value))
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends: no worker outlives the grader."""
-    if sys.platform != "linux":
-        raise OSError("only Linux ends a process with its parent")
+def change_user(policy: Policy) -> None:
+    """Stops root's worker from being root: from reading what only root may, signalling anybody, undoing limits."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        raise OSError("only root can")
+    closed = closed_to_others([*libraries(), str(Path(policy.directory).parent)])
+    if closed:
+        raise OSError(f"{closed} is closed to other users, and Python needs it")
+    user = FIRST_USER + os.getpid() % USERS
+    for path in [Path(policy.directory), *Path(policy.directory).iterdir()]:
+        os.chown(path, -1, user)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    resource.setrlimit(resource.RLIMIT_NPROC, (THREADS, THREADS))
+
+
+def drop_capabilities(policy: Policy) -> None:
+    """Stops what is left of root's powers where the user could not be changed."""
+    if os.geteuid() != 0:
+        return
+    for capability in range(64):
+        try:
+            _prctl(PR_CAPBSET_DROP, capability)
+        except OSError:  # past the last one that this kernel has
+            break
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl failed")
+    header, none = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
+    if libc.syscall(ctypes.c_long(CAPSET[os.uname().machine]), header, none) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-LAYERS: dict[str, Callable[[], None]] = {
-    "resource limits": limit_resources,
-    "ends with its parent": die_with_parent,
+def die_with_parent(policy: Policy | None = None) -> None:
+    """Stops a worker from living on when the grader is killed, and with it loops that never end."""
+    parent = os.getppid()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def forbid_inspection(policy: Policy | None = None) -> None:
+    """Stops processes of the same user from reading this one's memory, environment and descriptors."""
+    _prctl(PR_SET_DUMPABLE, 0)
+
+
+def forbid_new_privileges(policy: Policy) -> None:
+    """Stops programs that run with their owner's rights (setuid) from giving any."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def restrict_files(policy: Policy) -> None:
+    """Stops reading of anything but Python's libraries and the submission, and writing of anything."""
+    landlock.restrict([*libraries(), policy.directory, "/dev/urandom"], ["/dev/null"])
+
+
+def filter_system_calls(policy: Policy) -> None:
+    """Stops processes, sockets, signals to others, and the rest of the table in `seccomp`."""
+    seccomp.install(policy.sealed)
+
+
+LAYERS: dict[str, Callable[[Policy], None]] = {
+    "limits": limit_resources,
+    "user": change_user,
+    "capabilities": drop_capabilities,
+    "parent": die_with_parent,
+    "inspection": forbid_inspection,
+    "privileges": forbid_new_privileges,
+    "landlock": restrict_files,
+    "seccomp": filter_system_calls,
 }
 
 
-def apply() -> dict[str, str]:
-    """Put on every layer. Returns, for each, "on" or why it is missing here."""
+def apply(policy: Policy) -> dict[str, str]:
+    """Put on every layer that this machine gives. Returns, for each, "on" or why it is missing."""
     report = {}
     for name, layer in LAYERS.items():
+        if name in policy.without:
+            report[name] = "left out"
+            continue
         try:
-            layer()
+            layer(policy)
             report[name] = "on"
-        except (OSError, ValueError) as error:
-            report[name] = f"missing: {error}"
+        except (OSError, ValueError, AttributeError) as error:
+            report[name] = f"missing: {getattr(error, 'strerror', None) or error}"
+    if policy.sealed and report["seccomp"] == "on":
+        report["landlock"] += "; sealed instead: no file can be opened"
     return report
+
+
+# ---------------------------------------------------------------- what a worker may read
+
+
+def libraries() -> list[str]:
+    """Folders that Python, torch and the C library load code and data from."""
+    places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    places += [str(Path(sys.base_prefix) / "lib")]
+    for name in ("torch", "numpy", "safetensors"):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        places += [str(Path(file).parents[1])] if file else []
+    places += ["/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
+    places += [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p.startswith("/")]
+    existing = dict.fromkeys(str(Path(p).resolve()) for p in places if p and Path(p).exists())
+    return [p for p in existing if p != "/"]
+
+
+def closed_to_others(places: Iterable[str]) -> str | None:
+    """The first folder on the way to one of `places` that other users may not pass; None if they may pass all."""
+    for place in places:
+        for folder in [Path(place), *Path(place).parents]:
+            if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
+                return str(folder)
+    return None
+
+
+# ---------------------------------------------------------------- self-test
+
+
+def self_test(policy: Policy) -> dict[str, bool]:
+    """Try what is forbidden. Returns, for each, whether it is stopped; student code has not been read yet."""
+    attempts: dict[str, Callable[[], Any]] = {
+        "read the grader's files": lambda: os.close(os.open(policy.canary, os.O_RDONLY)),
+        "write files": lambda: tempfile.TemporaryFile().close(),
+        "open a network connection": lambda: socket.socket(socket.AF_INET).close(),
+        "talk to local services": lambda: socket.socket(getattr(socket, "AF_UNIX", socket.AF_INET)).close(),
+        "start a process": _fork,
+        "signal the grader": lambda: os.kill(policy.grader, 0),
+        "read the grader's memory": lambda: os.close(os.open(f"/proc/{policy.grader}/mem", os.O_RDONLY)),
+        "read the grader's environment": lambda: os.close(os.open(f"/proc/{policy.grader}/environ", os.O_RDONLY)),
+    }
+    return {what: _stopped(attempt) for what, attempt in attempts.items()}
+
+
+def _stopped(attempt: Callable[[], Any]) -> bool:
+    try:
+        attempt()
+    except OSError:
+        return True
+    return False
+
+
+def _fork() -> None:
+    if not hasattr(os, "fork"):
+        return
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 
+from .isolation import Isolation
 from .launcher import Launcher, Process
 from .text import printable
 from .wire import Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
@@ -25,6 +27,7 @@ from .wire import Tensors, Unusable, WireClosed, WireError, WireTimeout, decode,
 CALL_SECONDS = 10.0
 WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
+MAX_ARGUMENTS = 16
 STACK_LINE = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
@@ -124,13 +127,13 @@ class Student:
         wall_seconds: float = WALL_SECONDS,
     ):
         self.directory = directory
-        self.layers: dict[str, str] = {}
+        self.isolation = Isolation({}, {})
         self.output = ""
         self._launcher = launcher
         self._call_seconds = call_seconds
         self._seconds_left = wall_seconds
         self._process: Process | None = None
-        self._requests = 0
+        self._request_id = 0
         self._called = ""
         self._trace = ""
         self._functions: list[Callable[..., Any]] = []
@@ -156,7 +159,7 @@ class Student:
         tensors: Tensors = {}
         fields["value"] = self._encode(value, tensors)
         reply, received = self._ask(self._address(remote) | {"operation": operation} | fields, tensors)
-        return self._decode(reply.get("ok"), received)
+        return self._read(reply["ok"], received)
 
     def call(
         self,
@@ -181,11 +184,13 @@ class Student:
             "echo": bool(names),
         }
         reply, received = self._ask(message, tensors, what=repr(remote))
-        value = self._decode(reply.get("ok"), received)
-        found = self._decode(reply["gradients"], received) if gradients else ()
-        after = self._decode(reply["arguments"], received) if names else ()
+        value = self._read(reply["ok"], received)
+        found = self._read(reply["gradients"], received) if gradients else ()
+        after = self._read(reply["arguments"], received) if names else ()
+        if type(found) is not tuple or type(after) is not tuple:
+            raise self._irregular("a malformed answer")
         if len(found) != len(gradients) or len(after) != len(names):
-            raise self._irregular()
+            raise self._irregular("an answer with missing parts")
         return Observation(value, dict(zip(gradients, found, strict=True)), dict(zip(names, after, strict=True)))
 
     def _address(self, remote: Remote) -> dict[str, Any]:
@@ -212,16 +217,18 @@ class Student:
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
         process = self._process = self._process or self._spawn()
-        self._requests += 1
+        self._request_id = secrets.randbits(62)  # not to be guessed by a frame sent ahead of its question
         seconds = min(self._call_seconds, self._seconds_left)
-        request = message | {"id": self._requests, "seconds": 0.9 * seconds}
+        request = message | {"id": self._request_id, "seconds": 0.9 * seconds}
         started, trusted_seconds = time.monotonic(), 0.0
         try:
+            if not process.channel.silent():
+                raise WireError("it spoke without being asked")
             process.channel.send(request, tensors, started + seconds)
             for _ in range(MAX_CALLBACKS):
                 reply, received = process.channel.receive(started + seconds + trusted_seconds)
                 if "callback" not in reply:
-                    return self._checked(reply, received)
+                    return self._checked(request, reply, received)
                 entered = time.monotonic()
                 answer, answer_tensors = self._run_callback(reply, received)
                 trusted_seconds += time.monotonic() - entered
@@ -241,21 +248,30 @@ class Student:
         finally:
             self._seconds_left -= time.monotonic() - started - trusted_seconds
 
-    def _checked(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
-        """A reply that answers the request at hand; raises the Failure it reports, if it reports one."""
-        if reply.get("id") != self._requests:
+    def _checked(
+        self, request: dict[str, Any], reply: dict[str, Any], received: Tensors
+    ) -> tuple[dict[str, Any], Tensors]:
+        """A reply with what the request at hand asked for; raises the Failure it reports, if it reports one."""
+        if reply.get("id") != self._request_id:
             raise WireError("an answer to no question")
-        if "error" in reply:
+        if set(reply) == {"id", "error"}:
             raise self._student_error(reply["error"])
+        wanted = {"id", "ok"}
+        wanted |= {"gradients"} if request.get("gradients") else set()
+        wanted |= {"arguments"} if request.get("echo") else set()
+        if set(reply) != wanted:
+            raise WireError("an answer with other parts than were asked for")
         return reply, received
 
     def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
         """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""
-        number, arguments, keywords = reply["callback"], reply.get("arguments"), reply.get("keywords")
+        if set(reply) != {"callback", "arguments", "keywords"}:
+            raise WireError("a malformed callback")
+        number, arguments, keywords = reply["callback"], reply["arguments"], reply["keywords"]
         if type(number) is not int or not 0 <= number < len(self._functions):
             raise WireError("a callback of no function")
-        if type(arguments) is not list or type(keywords) is not dict:
-            raise WireError("a callback without arguments")
+        if type(arguments) is not list or type(keywords) is not dict or len(arguments) + len(keywords) > MAX_ARGUMENTS:
+            raise WireError("a callback with malformed arguments")
         function = self._functions[number]
         tensors: Tensors = {}
         try:
@@ -270,7 +286,7 @@ class Student:
 
     def _spawn(self) -> Process:
         process = self._launcher.spawn(self.directory)
-        self.layers = process.layers
+        self.isolation = process.isolation
         self._loaded.clear()
         return process
 
@@ -292,7 +308,8 @@ class Student:
             "Your code must return, not end the interpreter: look for exit(), or for memory that ran out.",
         )
 
-    def _irregular(self, why: str = "a malformed reply") -> Failure:
+    def _irregular(self, why: str) -> Failure:
+        """End a worker that sent what no worker sends; the Failure is the submission's."""
         if self._process is not None:
             self._end()
         return Failure("crashed", f"The process of this submission broke the rules of the wire: {printable(why)}.")
@@ -346,6 +363,13 @@ class Student:
             self._functions.append(value)
             return {"function": len(self._functions) - 1}
         raise TypeError(f"a check passed a {type(value).__name__}, which cannot cross to the worker")
+
+    def _read(self, skeleton: Any, tensors: Tensors) -> Any:
+        """A value of an answer. Raises Failure, and ends the worker, if it is malformed."""
+        try:
+            return self._decode(skeleton, tensors)
+        except WireError as error:
+            raise self._irregular(str(error)) from None
 
     def _decode(self, skeleton: Any, tensors: Tensors) -> Any:
         return decode(skeleton, tensors, self._other)

@@ -7,6 +7,7 @@ travels as a skeleton, a dictionary with one key that says what it is; its tenso
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 import time
@@ -23,10 +24,12 @@ MAGIC = b"DGM1"
 HEADER = struct.Struct("<4sII")
 MAX_JSON_BYTES = 1 << 20
 MAX_TENSOR_BYTES = 64 << 20
+MAX_TENSOR_TABLE_BYTES = 64 << 10  # some hundred tensors
 MAX_DEPTH = 6
 MAX_ITEMS = 1000
 MAX_TEXT = 2000
 MAX_INTEGER = 1 << 63
+MAX_DIGITS = 20
 
 DTYPES = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
@@ -85,14 +88,21 @@ class Channel:
         if magic != MAGIC or text_length > MAX_JSON_BYTES or blob_length > MAX_TENSOR_BYTES:
             raise WireError("a frame has a malformed header")
         text, blob = self._read(text_length, deadline), self._read(blob_length, deadline)
+        if int.from_bytes(blob[:8], "little") > MAX_TENSOR_TABLE_BYTES:
+            raise WireError("a frame has a malformed table of tensors")
         try:
-            message = json.loads(text)
+            message = json.loads(text, parse_int=_small_integer)
             tensors = load_tensors(blob) if blob else {}
         except (ValueError, KeyError, RecursionError, SafetensorError) as error:
             raise WireError(f"a frame has a malformed body: {type(error).__name__}") from error
         if type(message) is not dict:
             raise WireError("a frame is not an object")
         return message, tensors
+
+    def silent(self) -> bool:
+        """Whether nothing lies unread: the other side has said nothing since the last frame."""
+        readable, _, _ = select.select([self.socket], [], [], 0)
+        return not readable
 
     def _read(self, length: int, deadline: float | None) -> bytes:
         data = bytearray(length)
@@ -115,6 +125,13 @@ class Channel:
         if left is not None and left <= 0:
             raise TimeoutError
         self.socket.settimeout(left)
+
+
+def _small_integer(digits: str) -> int:
+    """An integer of at most 64 bits. Raises WireError for longer ones, whose conversion takes quadratic time."""
+    if len(digits) > MAX_DIGITS:
+        raise WireError("a frame has a number of too many digits")
+    return int(digits)
 
 
 def encode(value: Any, tensors: Tensors, other: Callable[[Any], dict[str, Any]], depth: int = 0) -> dict:

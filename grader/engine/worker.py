@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import io
 import os
 import random
 import sys
+import types
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -23,6 +27,7 @@ from .wire import Channel, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
 MAX_ELEMENTS = 1 << 26  # of a result to differentiate: expanded tensors can claim any number
+MAX_DESCRIPTORS = 4096
 TRACE = 2  # where the stack is written at a crash or a time-out
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
@@ -98,7 +103,9 @@ class Worker:
             except WireError as error:
                 if isinstance(error, WireClosed):
                     return
-                self.channel.send({"id": request["id"], "ok": {"unusable": "a result too large to send"}})
+                too_large = ValueError("the result is too large to send")
+                reply = {"error": describe_error(too_large, self.directory), "id": request["id"]}
+                self.channel.send(reply)
 
     def _answer(self, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
         operation = request["operation"]
@@ -219,23 +226,45 @@ def describe_error(error: BaseException, directory: str) -> dict[str, Any]:
     return {"kind": kind, "type": type(error).__name__[:200], "message": message, "frames": frames[-8:]}
 
 
-def run(channel: Channel, directory: str, output: int, trace: int) -> None:
+class MemoryFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the student's files from memory, where no file can be opened any more."""
+
+    def __init__(self, directory: str):
+        self.files = {path.stem: (str(path), path.read_bytes()) for path in Path(directory).glob("*.py")}
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        """The student's files, and nothing else."""
+        return importlib.util.spec_from_loader(name, self) if name in self.files else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Run a file, under the path it came from."""
+        path, source = self.files[module.__name__]
+        module.__file__ = path
+        exec(compile(source, path, "exec"), module.__dict__)
+
+
+def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> None:
     """Become a worker: redirect output, put on the layers, say hello, serve. Does not return.
 
     Args:
         channel: the wire to the trusted side.
-        directory: absolute path of the staged submission.
+        policy: what it may see; its directory is the absolute path of the staged submission.
         output: descriptor of a file open for writing, for what student code prints.
         trace: the same, for the stack at a crash or a time-out.
     """
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(trace, TRACE)
+    wire = channel.socket.fileno()
+    os.closerange(3, wire)
+    os.closerange(wire + 1, MAX_DESCRIPTORS)
     sys.stdout = sys.stderr = printed = Output(1)
     faulthandler.enable(file=TRACE)
     sys.dont_write_bytecode = True
-    os.chdir(directory)
-    layers = sandbox.apply()
-    channel.send({"hello": layers})
-    Worker(channel, directory, printed).serve()
+    os.chdir(policy.directory)
+    if policy.sealed:
+        sys.meta_path.insert(0, MemoryFinder(policy.directory))
+    layers = sandbox.apply(policy)
+    channel.send({"hello": {"layers": layers, "stopped": sandbox.self_test(policy)}})
+    Worker(channel, policy.directory, printed).serve()
     os._exit(0)

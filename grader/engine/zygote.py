@@ -6,6 +6,7 @@ It stays on one thread, since a child forked beside running threads may hang, an
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ def main(control: socket.socket) -> None:
     from .wire import Channel
 
     sandbox.die_with_parent()
+    sandbox.forbid_inspection()
     warm_up()
     reply(control, {"ready": os.getpid()})
     workers: set[int] = set()
@@ -36,7 +38,8 @@ def main(control: socket.socket) -> None:
                 try:
                     os.setsid()
                     control.close()
-                    worker.run(Channel(socket.socket(fileno=wire_end)), request["directory"], output, trace)
+                    policy = sandbox.Policy(**request["policy"])
+                    worker.run(Channel(socket.socket(fileno=wire_end)), policy, output, trace)
                 finally:
                     os._exit(70)
             for descriptor in descriptors:
@@ -67,8 +70,20 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+# What student code commonly imports: a sealed worker can open no file, and so import nothing new.
+COMMON_MODULES = (
+    *("abc", "argparse", "bisect", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal"),
+    *("enum", "fractions", "functools", "glob", "heapq", "inspect", "io", "itertools", "json", "logging", "math"),
+    *("numbers", "operator", "os", "pathlib", "pprint", "random", "re", "statistics", "string", "textwrap", "time"),
+    *("traceback", "types", "typing", "warnings", "numpy.linalg", "numpy.random", "torch.nn.functional"),
+    *("torch.distributions", "torch.optim", "torch.utils.data", "torch.nn.utils", "torch.special", "torch.linalg"),
+)
+
+
 def warm_up() -> None:
-    """Run once, on one thread, what torch sets up lazily, so that no worker pays for it."""
+    """Import and run once, on one thread, what workers would import or set up lazily."""
+    for name in COMMON_MODULES:
+        importlib.import_module(name)
     import torch
     from safetensors.torch import load, save
 

@@ -55,9 +55,8 @@ def print_result(result: Result, console: Console | None = None) -> None:
     for note in result.notes:
         console.print(Text(f"note: {note}"))
     _print_output(result, console)
-    weak = [name for name, state in result.isolation.items() if state != "on"]
-    if weak:
-        console.print(Text(f"note: your code ran without {', '.join(weak)}"))
+    if result.isolation:
+        console.print(Text(f"isolation: {result.isolation['summary']}", "dim"))
     console.print(Text(f"Score: {number(result.score)} / {number(result.max_score)}", "bold"))
 
 
