@@ -1,7 +1,7 @@
 """The trusted proxy of a submission: `student.loss.KLDivergenceLoss()(mu, logvar)` runs in the worker.
 
 An attribute of a proxy costs nothing, a call is one round trip. What comes back is plain data, or a proxy of an
-object that stays in the worker. Student code that fails raises Failure here, with a verdict; the worker is
+object that stays in the worker; a call of a class, a name with a capital, gives a proxy or fails. Student code that fails raises Failure here, with a verdict; the worker is
 replaced when it has to be, so that one check is lost and no more.
 """
 
@@ -28,6 +28,7 @@ CALL_SECONDS = 10.0
 WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
+KEEP_NAMES = "Keep the names and signatures of the handout."
 STACK_LINE = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
@@ -78,7 +79,10 @@ class Remote:
         self._student.request(self, "set", name=name, value=value)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        return self._student.call(self, arguments, keywords).value
+        value = self._student.call(self, arguments, keywords).value
+        if self._path and self._path[-1][0].isupper() and not isinstance(value, Remote):
+            raise Failure("error", f"{self} is no class: calling it gives no object.", KEEP_NAMES)
+        return value
 
     def __repr__(self) -> str:
         return ".".join([self._label, *self._path])
@@ -341,7 +345,7 @@ class Student:
             raise WireError("a malformed error") from reason
         raised = printable(f"{name}: {message}")
         if kind == "missing":
-            return Failure("error", printable(message) + ".", "Keep the names and signatures of the handout.")
+            return Failure("error", printable(message) + ".", KEEP_NAMES)
         if name == "NotImplementedError" and re.fullmatch(r"\d\.\d\w?", message):
             return Failure("not_attempted", f"Your code runs into question {message}, which is not filled in.")
         trace = "\n".join([*(self._quote(*frame) for frame in frames[-3:]), raised])

@@ -21,6 +21,10 @@ def test_student_and_given_files() -> None:
     assert given_files() == ["module.py"]
 
 
+def no_class(source: str) -> str:
+    return source + "\n\nKLDivergenceLoss = GANLossD = GANLossG = lambda: None\n"
+
+
 def rename(source: str) -> str:
     return source.replace("class KLDivergenceLoss", "class KLLoss").replace("class GANLoss", "class GAN")
 
@@ -31,6 +35,7 @@ BROKEN = {
     "empty": (lambda s: "", "error", "loss has no "),
     "missing package": (lambda s: "import tensorflow_of_mine\n" + s, "error", "No module named 'tensorflow_of_mine'"),
     "renamed class": (rename, "error", "loss has no "),
+    "no class": (no_class, "error", "is no class: calling it gives no object."),
     "raises on import": (lambda s: s + "\nprint(1 / 0)\n", "error", "ZeroDivisionError"),
     "endless on import": (lambda s: s + "\nwhile True: pass\n", "timeout", "import loss had not returned"),
     "ends the interpreter": (lambda s: s + "\nimport os; os._exit(0)\n", "crashed", "exit status 0"),
