@@ -25,7 +25,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test lint handout bench-grade bench-seeds lock clean
+.PHONY: help grade test lint doctor handout bench-grade bench-seeds bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: $(DEV) ## Check style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+doctor: $(CORE) ## Say what this machine has, and how a submission is isolated on it
+	@$(RUN) -m grader doctor
+
 handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that are filled in
 	@$(RUN) -m grader handout $(if $(filter 1,$(FORCE)),--force)
 
@@ -49,6 +52,9 @@ bench-grade: $(CORE) ## Measure the time of make grade against import torch
 
 bench-seeds: $(CORE) ## Grade what is right at many seeds: SEEDS=200
 	@$(RUN) -m grader.bench.seeds --seeds $(SEEDS)
+
+bench-workers: $(CORE) ## Start a thousand workers: time, memory, and what they leave behind
+	@$(RUN) -m grader.bench.workers
 
 lock: ## Choose the versions in grader/constraints.txt anew (needs uv)
 	uv pip compile --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o $(CONSTRAINTS)

@@ -73,6 +73,17 @@ def handout(
     typer.echo(f"Written: {', '.join(changed)}." if changed else "The handout is up to date.")
 
 
+@app.command()
+def doctor() -> None:
+    """Say what this machine has: Python, torch, a GPU, and which layers stand between a submission and the machine."""
+    from .doctor import examine, print_report
+
+    report = examine()
+    print_report(report)
+    if report.isolation is None:
+        raise typer.Exit(1)
+
+
 def stop(message: str) -> None:
     """Print one line on standard error and exit with status 2."""
     print(f"error: {message}", file=sys.stderr)

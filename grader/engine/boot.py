@@ -19,10 +19,15 @@ def main(config: dict[str, Any]) -> None:
     from .sandbox import Policy
     from .wire import Channel
     from .worker import run
+    from .zygote import warm_up
+
+    policy = Policy(**config["policy"])
+    if policy.sealed:
+        warm_up()
 
     address = json.loads(sys.stdin.readline())
     if "share" in address:
         wire = socket.fromshare(base64.b64decode(address["share"]))  # type: ignore[attr-defined]
     else:
         wire = socket.socket(fileno=address["fd"])
-    run(Channel(wire), Policy(**config["policy"]), output=1, trace=2)
+    run(Channel(wire), policy, output=1, trace=2)

@@ -1,8 +1,9 @@
 """The trusted proxy of a submission: `student.loss.KLDivergenceLoss()(mu, logvar)` runs in the worker.
 
 An attribute of a proxy costs nothing, a call is one round trip. What comes back is plain data, or a proxy of an
-object that stays in the worker; a call of a class, a name with a capital, gives a proxy or fails. Student code that fails raises Failure here, with a verdict; the worker is
-replaced when it has to be, so that one check is lost and no more.
+object that stays in the worker; a call of a class, a name with a capital, gives a proxy or fails. Student code that
+fails raises Failure here, with a verdict; the worker is replaced when it has to be, so that one check is lost and no
+more.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from rich.console import Console
 
 from grader.release import REPOSITORY
 from grader.report.result import Result
@@ -154,6 +155,28 @@ def test_a_broken_rubric_says_where(tmp_path: Path) -> None:
         path.write_text(text, "utf-8")
         with pytest.raises(RubricError, match=r"rubric\.toml is no rubric"):
             load(path)
+
+
+def test_doctor_says_what_there_is_and_what_is_missing(run: Run) -> None:
+    done = run("doctor")
+    assert done.returncode == 0, done.stderr
+    for text in ("Python", "torch", "device", "layer: seccomp", "a worker tried to", "isolation: "):
+        assert text in done.stdout
+
+
+def test_doctor_has_a_remedy_for_every_layer() -> None:
+    from grader.doctor import REMEDIES, Report, print_report
+    from grader.engine.isolation import Isolation
+    from grader.engine.sandbox import LAYERS
+
+    assert set(REMEDIES) == set(LAYERS)
+    console = Console(record=True, width=200)
+    print_report(Report([], Isolation({"seccomp": "missing: [bold]no"}, {"fork": False})), console)
+    text = console.export_text()
+    assert "missing: [bold]no" in text
+    assert REMEDIES["seccomp"] in text
+    assert "fork: NOT STOPPED" in text
+    assert "weak: a submission could fork" in text
 
 
 def test_pytest_bounds_a_check_from_outside(tmp_path: Path, solution: Submission) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from grader.bank import load_bank
 from grader.engine.isolation import Isolation, WeakIsolationError
-from grader.engine.launcher import StartError, ZygoteLauncher
+from grader.engine.launcher import FreshLauncher, StartError, ZygoteLauncher
 from grader.engine.text import printable
 from grader.grading import grade
 from grader.release import REPOSITORY, SOLUTION
@@ -182,8 +182,9 @@ def test_attack(
 # ---------------------------------------------------------------- layers one by one
 
 
-def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(solution: Submission) -> None:
-    launcher = ZygoteLauncher(without=["landlock"])
+@pytest.mark.parametrize("start", [ZygoteLauncher, FreshLauncher], ids=["forked", "fresh"])
+def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(solution: Submission, start) -> None:
+    launcher = start(without=["landlock"])
     try:
         result = grade(solution, list(QUESTIONS.values()), launcher, 0)
     finally:
@@ -198,7 +199,7 @@ def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(so
     [
         (["seccomp"], "start a process"),
         (["landlock", "seccomp"], "read the grader's files"),
-        (["landlock", "seccomp"], "signal the grader"),
+        (["user", "capabilities", "landlock", "seccomp"], "signal the grader"),
     ],
 )
 def test_a_missing_layer_is_said(solution: Submission, without: list[str], could: str) -> None:
