@@ -8,6 +8,7 @@ PYTHON ?= python3
 SUBMISSION ?= handout
 RESULTS ?= results.json
 SEED ?= 0
+DEVICE ?= cpu
 FAIL_UNDER ?= 0
 ONLY ?=
 SEEDS ?= 200
@@ -30,8 +31,8 @@ endif
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 FAIL_UNDER=0
-	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" --fail-under "$(FAIL_UNDER)"
+grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 DEVICE=cpu FAIL_UNDER=0
+	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)"
 
 test: $(DEV) ## Test the grader itself: TESTS=grader/tests
 	$(RUN) -m pytest $(TESTS)

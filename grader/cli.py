@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,13 @@ from .submission import SubmissionError, read
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Grades the deep generative models homework.")
 PUBLIC_SEED = 0
+
+
+class Device(str, Enum):
+    """Where student code computes."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 @app.callback()
@@ -29,6 +37,7 @@ def grade(
     results: Annotated[Path, typer.Option(help="Where results.json goes.")] = Path("results.json"),
     seed: Annotated[int, typer.Option(help="Seed of the inputs that the checks draw.")] = PUBLIC_SEED,
     fail_under: Annotated[float, typer.Option(help="Exit with status 1 if the score is below this.")] = 0.0,
+    device: Annotated[Device, typer.Option(help="Where student code computes.")] = Device.CPU,
     fresh: Annotated[bool, typer.Option("--fresh", help="A fresh Python for every worker instead of a fork.")] = False,
 ) -> None:
     """Grade one submission: print a table and write results.json. Exit status 0 whatever the score."""
@@ -41,7 +50,7 @@ def grade(
             raise SubmissionError(f"{results.parent} is no folder; give RESULTS a path in a folder that exists.")
     except (SubmissionError, RubricError) as error:
         stop(str(error))
-    with closing(FreshLauncher() if fresh else default_launcher()) as launcher:
+    with closing(FreshLauncher(device.value) if fresh else default_launcher(device.value)) as launcher:
         # Only now, so that torch is loaded here while the launcher loads its own.
         from .pytest_session import Interrupted, run_pytest
         from .report.console import print_result, progress_line
@@ -57,6 +66,9 @@ def grade(
     except OSError as error:
         stop(f"{results} could not be written: {error.strerror}.")
     typer.echo(f"The details are in {results}.")
+    ours = [check.id for question in result.questions for check in question.checks if check.status == "grader_error"]
+    if ours:
+        stop(f"the grader failed in {', '.join(ours)}; this is not the student's fault.")
     if result.score < fail_under:
         raise typer.Exit(1)
 

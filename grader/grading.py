@@ -46,6 +46,7 @@ class Session:
     questions: list[Question]
     student: Student
     seed: int
+    device: str = "cpu"
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -90,7 +91,7 @@ class Session:
             schema=SCHEMA,
             submission=printable(self.submission.path.name),
             seed=self.seed,
-            device="cpu",
+            device=self.device,
             environment=environment(),
             isolation=self.student.isolation.as_fields() if self.student.isolation.layers else {},
             score=sum(question.score for question in questions),
@@ -116,7 +117,7 @@ def session(
     with submission.staged() as folder:
         student = Student(folder, launcher, call_seconds, wall_seconds)
         try:
-            yield Session(submission, questions, student, seed)
+            yield Session(submission, questions, student, seed, launcher.device)
         finally:
             student.close()
 

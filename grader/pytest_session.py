@@ -15,7 +15,7 @@ import pytest
 
 from .checks.draw import Draw
 from .checks.runner import Check, Outcome
-from .engine.launcher import Launcher
+from .engine.launcher import Launcher, StartError
 from .engine.student import Student
 from .grading import CHECKS_FOLDER, Session, checks_of, session
 from .report.result import Result
@@ -41,6 +41,7 @@ class ChecksPlugin:
     def __init__(self, current: Session, progress: Callable[[Check], None]):
         self.current = current
         self.progress = progress
+        self.start_error: StartError | None = None
         self.wanted = {check.id: n for n, check in enumerate(c for q in current.questions for c in checks_of(q))}
 
     @pytest.fixture
@@ -69,6 +70,9 @@ class ChecksPlugin:
             self.current.student.close()
             outcome = Outcome(check, "timeout", f"This check had not ended after {CHECK_SECONDS} s.")
             self.current.outcomes[check.id] = outcome
+        except StartError as error:
+            self.start_error = error
+            pytest.exit(str(error))
         if outcome.status != "passed":
             pytest.fail(f"{outcome.status}: {outcome.message}", pytrace=False)
         return True
@@ -93,12 +97,16 @@ def run_pytest(
     """Grade a submission under pytest.
 
     Raises:
+        StartError: if no worker starts.
         Interrupted: if somebody stopped it, or pytest failed.
     """
     with session(submission, questions, launcher, seed, **limits) as current:
         printed = io.StringIO()
         with _no_foreign_plugins(), redirect_stdout(printed):
-            status = pytest.main([*OPTIONS, str(CHECKS_FOLDER)], plugins=[ChecksPlugin(current, progress)])
+            plugin = ChecksPlugin(current, progress)
+            status = pytest.main([*OPTIONS, str(CHECKS_FOLDER)], plugins=[plugin])
+        if plugin.start_error is not None:
+            raise plugin.start_error
         if status == pytest.ExitCode.INTERRUPTED:
             raise Interrupted("stopped before the checks were through; no results were written")
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

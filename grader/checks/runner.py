@@ -71,7 +71,11 @@ def question(question_id: str) -> Callable[[CheckFunction], CheckFunction]:
 
 
 def run(check: Check, student: Student, seed: int) -> Outcome:
-    """Run a check. A fault of the grader's own is `grader_error`, never the student's."""
+    """Run a check. A fault of the grader's own is `grader_error`, never the student's.
+
+    Raises:
+        StartError: if not even a first worker starts.
+    """
     started = time.perf_counter()
     status, message, hint = "passed", "", ""
     try:
@@ -81,6 +85,8 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     except Failure as failure:
         status, message, hint = failure.status, failure.message, failure.hint
     except StartError as error:
+        if not student.isolation.layers:  # no worker ever started: there is nothing to grade with
+            raise
         status, message = "grader_error", str(error)
     except Exception:
         status = "grader_error"

@@ -16,8 +16,9 @@ GET_VERSION = 1
 PATH_BENEATH = 1
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+IOCTL_DEVICE = 1 << 15
 FIRST_RIGHTS = (1 << 13) - 1  # those above, and to make or remove every kind of file
-LATER_RIGHTS = {2: 1 << 13, 3: 1 << 14, 5: 1 << 15}  # by version: link across folders, truncate, ioctl on devices
+LATER_RIGHTS = {2: 1 << 13, 3: 1 << 14, 5: IOCTL_DEVICE}  # by version: link across folders, truncate, ioctl on devices
 NETWORK_VERSION, NETWORK_RIGHTS = 4, 0b11  # bind and connect TCP
 SCOPE_VERSION, SCOPES = 6, 0b11  # abstract sockets and signals of processes outside
 
@@ -41,8 +42,8 @@ def version() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
-    """Give up all access to files but reading beneath `readable`, and reading and writing `writable` files.
+def restrict(readable: Iterable[str], writable: Iterable[str] = (), devices: Iterable[str] = ()) -> None:
+    """Give up all access to files but reading beneath `readable`, and using `writable` files and `devices`.
 
     Needs no-new-privileges. Raises OSError where the kernel has no Landlock. Paths that do not exist are skipped.
     """
@@ -64,6 +65,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str] = ()) -> None:
             _allow(ruleset, path, READ_FILE | READ_DIR)
         for path in writable:
             _allow(ruleset, path, READ_FILE | WRITE_FILE)
+        for path in devices:
+            _allow(ruleset, path, (READ_FILE | WRITE_FILE | IOCTL_DEVICE) & rights)
         _syscall(RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
     finally:
         os.close(ruleset)

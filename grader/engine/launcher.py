@@ -24,13 +24,25 @@ from typing import IO, Any, Protocol
 
 from . import sandbox
 from .isolation import Isolation
+from .text import printable
+from .watchdog import Watchdog
 
 GRADER = Path(__file__).resolve().parents[1]
 CANARY = GRADER / "rubric.toml"
 START_SECONDS = 120.0  # importing torch from a cold network disk
 MAX_OUTPUT_BYTES = 1 << 20
+RESIDENT_BYTES = 12 << 30  # of a worker on a GPU, whose address space cannot be limited
 KEPT_OUTPUT_BYTES = 64 << 10
-KEPT_ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "TEMP", "SYSTEMROOT")
+KEPT_ENVIRONMENT = (
+    "PATH",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "TMPDIR",
+    "TEMP",
+    "SYSTEMROOT",
+    "CUDA_VISIBLE_DEVICES",
+)
 # The engine is importable while the process starts, and gone from the path before student code runs.
 BOOT = """
 import json, sys
@@ -51,24 +63,30 @@ class Process:
         ours, self.theirs = socket.socketpair()
         self.channel = Channel(ours)
         self.isolation = Isolation({}, {})
+        self.watchdog: Watchdog | None = None
         # What student code prints, and where it was when it crashed or hung; `end` closes both.
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.trace: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.handle: Any = None
         self._launcher = launcher
 
-    def greet(self) -> Process:
+    def greet(self, pid: int) -> Process:
         """Wait for the worker's hello, which it sends before it reads student code. Raises StartError."""
         from .wire import WireError
 
         self.theirs.close()
         try:
             hello, _ = self.channel.receive(time.monotonic() + START_SECONDS)
+            if "failed" in hello:
+                raise WireError(printable(str(hello["failed"])))
             self.isolation = Isolation.from_hello(hello["hello"])
         except (WireError, KeyError, TypeError, AttributeError) as error:
             _, printed, trace = self.end()
             said = f"{printed[-2000:]}{trace[-2000:]}"
-            raise StartError(f"a worker did not start: {error}. It said: {said}") from error
+            raise StartError(f"a worker did not start: {error}." + (f" It said: {said}" if said else "")) from error
+        if self._launcher.device != "cpu":
+            self.watchdog = Watchdog(pid, RESIDENT_BYTES)
+            self.watchdog.start()
         return self
 
     def end(self) -> tuple[int, str, str]:
@@ -78,6 +96,8 @@ class Process:
             StartError: if what starts workers is gone, and this worker with it.
         """
         self.channel.close()
+        if self.watchdog is not None:
+            self.watchdog.stop()
         try:
             status = self._launcher.reap(self.handle)
         finally:
@@ -98,7 +118,13 @@ def _read_end(file: IO[bytes]) -> str:
 
 
 class Launcher(Protocol):
-    """Starts and ends workers."""
+    """Starts and ends workers.
+
+    Attributes:
+        device: where student code computes, "cpu" or "cuda".
+    """
+
+    device: str
 
     def spawn(self, directory: Path) -> Process:
         """Start a worker on the submission staged in `directory`."""
@@ -120,9 +146,9 @@ class StartError(Exception):
     """A worker did not start: the machine's fault, never the student's."""
 
 
-def policy(directory: Path, without: Sequence[str]) -> dict[str, Any]:
+def policy(directory: Path, device: str, without: Sequence[str]) -> dict[str, Any]:
     """The fields of a worker's `sandbox.Policy`; `without` names layers to leave out."""
-    fields = {"directory": str(directory), "canary": str(CANARY), "grader": os.getpid()}
+    fields = {"directory": str(directory), "canary": str(CANARY), "grader": os.getpid(), "device": device}
     return fields | {"without": list(without)}
 
 
@@ -153,8 +179,9 @@ class ZygoteLauncher:
     interrupted between a request and its reply, is replaced at the next.
     """
 
-    def __init__(self, without: Sequence[str] = ()) -> None:
+    def __init__(self, device: str = "cpu", without: Sequence[str] = ()) -> None:
         protect_this_process()
+        self.device = device
         self._without = without
         self._start()
 
@@ -180,13 +207,12 @@ class ZygoteLauncher:
         process = Process(self)
         descriptors = [process.theirs.fileno(), process.output.fileno(), process.trace.fileno()]
         try:
-            process.handle = self._ask({"operation": "spawn", "policy": policy(directory, self._without)}, descriptors)[
-                "pid"
-            ]
+            request = {"operation": "spawn", "policy": policy(directory, self.device, self._without)}
+            process.handle = self._ask(request, descriptors)["pid"]
         except BaseException:
             process.discard()
             raise
-        return process.greet()
+        return process.greet(process.handle)
 
     def reap(self, handle: int) -> int:
         """Have the zygote kill the worker with process number `handle`. Raises StartError if it does not answer."""
@@ -225,8 +251,9 @@ class ZygoteLauncher:
 class FreshLauncher:
     """Starts a new Python for every worker: slower by the import of torch, and works everywhere."""
 
-    def __init__(self, without: Sequence[str] = ()) -> None:
+    def __init__(self, device: str = "cpu", without: Sequence[str] = ()) -> None:
         protect_this_process()
+        self.device = device
         self._without = without
 
     def spawn(self, directory: Path) -> Process:
@@ -234,7 +261,7 @@ class FreshLauncher:
         process = Process(self)
         posix = sys.platform != "win32"
         process.handle = worker = subprocess.Popen(
-            boot_command({"policy": policy(directory, self._without)}),
+            boot_command({"policy": policy(directory, self.device, self._without)}),
             env=boot_environment(),
             stdin=subprocess.PIPE,
             stdout=process.output,
@@ -245,7 +272,7 @@ class FreshLauncher:
         assert worker.stdin is not None
         with worker.stdin:
             worker.stdin.write(json.dumps(_address(process.theirs, worker.pid)).encode() + b"\n")
-        return process.greet()
+        return process.greet(worker.pid)
 
     def reap(self, handle: subprocess.Popen) -> int:
         """Kill one worker."""
@@ -263,6 +290,6 @@ def _address(sock: socket.socket, pid: int) -> dict[str, Any]:
     return {"fd": sock.fileno()}
 
 
-def default_launcher() -> Launcher:
+def default_launcher(device: str = "cpu") -> Launcher:
     """Fork on Linux. Elsewhere fork is missing (Windows) or unsafe beside system libraries (macOS)."""
-    return ZygoteLauncher() if sys.platform == "linux" else FreshLauncher()
+    return ZygoteLauncher(device) if sys.platform == "linux" else FreshLauncher(device)

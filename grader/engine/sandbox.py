@@ -36,8 +36,17 @@ CAPABILITY_VERSION_3 = 0x20080522
 OUTPUT_BYTES = 1 << 20
 ADDRESS_SPACE_BYTES = 8 << 30  # the CUDA build of torch maps 3.1 GB before it computes anything
 CPU_SECONDS = 900
-OPEN_FILES = 64
+DATA_BYTES = 16 << 30
+OPEN_FILES, CUDA_OPEN_FILES = 64, 1024
 THREADS = 64  # counted by user: only for a worker with a user of its own
+CUDA_READABLE = (
+    "/proc/driver/nvidia",
+    "/proc/devices",
+    "/proc/self",
+    "/sys/devices",
+    "/sys/bus/pci",
+    "/dev/nvidia-caps",
+)
 FIRST_USER, USERS = 61184, 4336  # a range that no account has (that of systemd's dynamic users)
 
 
@@ -49,12 +58,14 @@ class Policy:
         directory: the staged submission.
         canary: a file of the grader's that must not be readable.
         grader: process number of the grader.
+        device: where student code computes, "cpu" or "cuda".
         without: layers to leave out, to measure what the others stop.
     """
 
     directory: str
     canary: str
     grader: int
+    device: str = "cpu"
     without: list[str] = field(default_factory=list)
 
     @property
@@ -79,12 +90,14 @@ def limit_resources(policy: Policy) -> None:
     """Stops a submission that eats the disk (1 GB of printing), the memory, processor time or descriptors."""
     if resource is None:
         raise OSError("this system has no resource limits")
+    # CUDA reserves more addresses than any limit could allow: there the trusted side watches resident memory too.
+    on_cuda = policy.device == "cuda"
     limits = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, OUTPUT_BYTES),
-        (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
+        (resource.RLIMIT_DATA, DATA_BYTES) if on_cuda else (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
         (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_NOFILE, CUDA_OPEN_FILES if on_cuda else OPEN_FILES),
     ]
     for limit, value in limits:
         resource.setrlimit(limit, (value, value))
@@ -142,7 +155,11 @@ def forbid_new_privileges(policy: Policy) -> None:
 
 def restrict_files(policy: Policy) -> None:
     """Stops reading of anything but Python's libraries and the submission, and writing of anything."""
-    landlock.restrict([*libraries(), policy.directory, "/dev/urandom"], ["/dev/null"])
+    readable, devices = [*libraries(), policy.directory, "/dev/urandom"], []
+    if policy.device == "cuda":
+        readable += CUDA_READABLE
+        devices = [str(path) for path in Path("/dev").glob("nvidia*")]
+    landlock.restrict(readable, ["/dev/null"], devices)
 
 
 def filter_system_calls(policy: Policy) -> None:

@@ -141,6 +141,7 @@ class Student:
         self._request_id = 0
         self._called = ""
         self._trace = ""
+        self._outgrown = False
         self._functions: list[Callable[..., Any]] = []
         self._load_failures: dict[str, Failure] = {}
         self._loaded: set[str] = set()
@@ -299,12 +300,16 @@ class Student:
         """End the worker and keep what it printed. Returns its exit status."""
         process, self._process = self._process, None
         assert process is not None
+        watchdog = process.watchdog
         status, printed, self._trace = process.end()
         self.output = (self.output + printed)[-(64 << 10) :]
+        self._outgrown = watchdog is not None and watchdog.tripped
         return status
 
     def _crash(self, what: str) -> Failure:
         status = self._end()
+        if self._outgrown:
+            return Failure("out_of_memory", "Your code asked for more memory than there is.")
         names = {-number: number.name for number in signal.Signals}
         reason = f"ended by {names.get(status, f'signal {-status}')}" if status < 0 else f"exit status {status}"
         return Failure(

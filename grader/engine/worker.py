@@ -72,10 +72,11 @@ class Output(io.TextIOBase):
 class Worker:
     """Serves requests about the submission in `directory` over `channel` until the other side is gone.
 
-    What student code prints goes to `output`.
+    What student code prints goes to `output`; tensors and modules are handed to it on `device`.
     """
 
-    def __init__(self, channel: Channel, directory: str, output: Output):
+    def __init__(self, channel: Channel, directory: str, output: Output, device: str):
+        self.device = device
         self.channel = channel
         self.output = output
         self.directory = directory
@@ -87,7 +88,7 @@ class Worker:
         sys.path.insert(0, self.directory)
         while True:
             try:
-                request, tensors = self.channel.receive()
+                request, tensors = self._receive()
             except WireClosed:
                 return
             reply_tensors: Tensors = {}
@@ -106,6 +107,10 @@ class Worker:
                 too_large = ValueError("the result is too large to send")
                 reply = {"error": describe_error(too_large, self.directory), "id": request["id"]}
                 self.channel.send(reply)
+
+    def _receive(self) -> tuple[dict[str, Any], Tensors]:
+        message, tensors = self.channel.receive()
+        return message, {name: x.to(self.device) for name, x in tensors.items()}
 
     def _answer(self, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
         operation = request["operation"]
@@ -165,6 +170,8 @@ class Worker:
             return {"unusable": "a NumPy array"}
         if isinstance(value, (list, tuple, dict, set, frozenset)):
             return {"unusable": f"a {type(value).__name__} of {len(value)} items"}
+        if isinstance(value, torch.nn.Module):
+            value.to(self.device)
         self.objects.append(value)
         return {"object": len(self.objects) - 1}
 
@@ -188,7 +195,7 @@ class Worker:
             "keywords": {name: self._encode(value, out) for name, value in keywords.items()},
         }
         self.channel.send(message, out)
-        reply, tensors = self.channel.receive()
+        reply, tensors = self._receive()
         return self._decode(reply["result"], tensors)
 
 
@@ -265,6 +272,11 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
     if policy.sealed:
         sys.meta_path.insert(0, MemoryFinder(policy.directory))
     layers = sandbox.apply(policy)
+    try:
+        torch.zeros(1, device=policy.device)
+    except (RuntimeError, AssertionError) as error:
+        channel.send({"failed": f"it cannot use the device {policy.device}: {error}"})
+        os._exit(1)
     channel.send({"hello": {"layers": layers, "stopped": sandbox.self_test(policy)}})
-    Worker(channel, policy.directory, printed).serve()
+    Worker(channel, policy.directory, printed, policy.device).serve()
     os._exit(0)

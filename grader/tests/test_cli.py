@@ -179,6 +179,32 @@ def test_doctor_has_a_remedy_for_every_layer() -> None:
     assert "weak: a submission could fork" in text
 
 
+def test_a_device_that_is_not_there_is_one_line_and_status_2(run: Run, tmp_path: Path) -> None:
+    """With no GPU visible to it, torch refuses CUDA on every machine."""
+    results = ["--results", str(tmp_path / "r.json")]
+    done = run("grade", "solution", "--device", "cuda", *results, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: a worker did not start: it cannot use the device cuda")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_a_failure_of_the_grader_is_status_2(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from grader.checks import test_2_2_gan
+from grader.cli import app
+
+test_2_2_gan.GENERATOR_HINGE = None
+sys.argv = ["grader", "grade", "solution", "--only", "2.2b", "--results", {str(tmp_path / "r.json")!r}]
+app()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "error: the grader failed in 2.2b/generator_single_logits" in done.stderr
+    assert json.loads((tmp_path / "r.json").read_text("utf-8"))["questions"][0]["status"] == "grader_error"
+
+
 def test_pytest_bounds_a_check_from_outside(tmp_path: Path, solution: Submission) -> None:
     """The worker's own deadline is set too long here, so that pytest-timeout has to step in."""
     folder = write(tmp_path / "slow", filled(solution, "2.2b", "import time\ntime.sleep(60)\nloss = -fake"))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from grader.engine.launcher import FreshLauncher, Launcher, StartError, ZygoteLauncher
+from grader.engine.launcher import FreshLauncher, Launcher, Process, StartError, ZygoteLauncher
 from grader.engine.student import Failure, Student, fetch, observe
+from grader.engine.watchdog import Watchdog
 from grader.engine.wire import Unusable
 
 MODULE = """
@@ -60,6 +61,9 @@ def stubborn():
         except BaseException: pass
 def sleep(seconds): import time; time.sleep(seconds); return 1
 def ten_tebibytes(): return torch.zeros(10 << 40)
+def fill():
+    kept = []
+    while True: kept.append(torch.ones(1 << 26))
 def creep():
     kept = []
     while True: kept.append(torch.empty(1 << 28, dtype=torch.uint8))
@@ -309,6 +313,28 @@ def test_what_was_printed_before_a_crash_is_kept(student: Student) -> None:
     student.code.quiet("after")
     student.close()
     assert student.output.split() == ["before", "after"]
+
+
+def test_a_worker_that_outgrows_its_memory_is_ended_by_the_watchdog(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the address space cannot be limited; here the watchdog watches a worker on the CPU."""
+    launcher = ZygoteLauncher()
+    spawn = launcher.spawn
+
+    def watched(directory: Path) -> Process:
+        process = spawn(directory)
+        process.watchdog = Watchdog(process.handle, 2 << 30)
+        process.watchdog.start()
+        return process
+
+    monkeypatch.setattr(launcher, "spawn", watched)
+    student = make(using=launcher, seconds=60)
+    assert failure(student.code.fill).status == "out_of_memory"
+    assert student.code.square(torch.tensor([2.0])).item() == 4
+    assert failure(student.code.leave).status == "crashed"
+    student.close()
+    launcher.close()
 
 
 # ---------------------------------------------------------------- what a worker holds

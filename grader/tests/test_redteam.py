@@ -203,7 +203,7 @@ def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(so
     ],
 )
 def test_a_missing_layer_is_said(solution: Submission, without: list[str], could: str) -> None:
-    launcher = ZygoteLauncher(without)
+    launcher = ZygoteLauncher(without=without)
     try:
         with solution.staged() as folder:
             process = launcher.spawn(folder)
