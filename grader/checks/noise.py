@@ -24,7 +24,7 @@ from .expect import wrong
 RATE = 1e-10  # at most, for one call; a check that makes ten calls keeps the 1e-9 it may spend
 SHARE = RATE / 6
 TAIL = 3.5  # 1 in 2,149 numbers lies outside
-SAME = 0.999
+SAME, FEWEST = 0.999, 128
 
 
 def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) -> None:
@@ -93,10 +93,15 @@ def _own_noise(name: str) -> str:
 
 
 def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
-    """No two slices are the same up to sign; noise that is right never fails this."""
+    """No two slices are the same up to sign; right noise fails this with a probability below 1e-100.
+
+    The correlation of two slices of FEWEST numbers exceeds SAME with a probability below (1 - SAME^2)^(FEWEST / 2 - 1).
+    """
+    if rows.shape[1] < FEWEST:
+        raise ValueError(f"slices along {name} have {rows.shape[1]} numbers; {FEWEST} are needed to tell them apart")
     lengths = rows.norm(dim=1)
     alike = _inner_products(rows).abs() > SAME * lengths[:, None] * lengths[None, :]
-    if rows.shape[1] > 1 and bool((alike & (lengths[:, None] > 0)).any()):
+    if bool((alike & (lengths[:, None] > 0)).any()):
         raise wrong(
             f"{what} is shared: one {name} has the same noise as another.",
             _own_noise(name),

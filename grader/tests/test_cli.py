@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jsonschema
 import pytest
 from rich.console import Console
 
@@ -55,7 +54,6 @@ def test_the_solution_scores_everything(run: Run, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "Score: 70 / 70" in done.stdout
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
-    jsonschema.validate(data, SCHEMA)
     assert (data["score"], data["max_score"], data["device"], data["notes"]) == (70, 70, "cpu", [])
     assert {question["status"] for question in data["questions"]} == {"passed"}
     assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
@@ -67,7 +65,6 @@ def test_the_handout_scores_nothing_and_that_is_no_error(run: Run, tmp_path: Pat
     assert "Score: 0 / 70" in done.stdout
     assert done.stdout.count("not attempted") == 6
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
-    jsonschema.validate(data, SCHEMA)
     assert {question["status"] for question in data["questions"]} == {"not_attempted"}
 
 
@@ -87,9 +84,17 @@ def test_a_mistake_is_named_and_the_same_with_and_without_pytest(
     ):
         assert text in done.stdout
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
-    jsonschema.validate(data, SCHEMA)
     direct: Result = graded(submission, seed=5)
     assert without_times(data) == without_times(json.loads(direct.to_json()))
+
+
+def test_results_follow_their_schema(solution: Submission, handout: Submission, graded: Graded) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema comes with the dev extra")
+    broken = filled(filled(handout, "2.1a", "kl_divergence = 1 / 0"), "2.2b", "print('x')\nloss = fake")
+    for submission in (solution, handout, broken):
+        jsonschema.validate(json.loads(graded(submission).to_json()), SCHEMA)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(graded(solution, "2.2b").to_json()) | {"points": 3}, SCHEMA)
 
 
 def test_only_grades_what_was_asked_for(run: Run, tmp_path: Path) -> None:
