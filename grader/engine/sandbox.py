@@ -122,8 +122,13 @@ def change_user(policy: Policy) -> None:
 
 def drop_capabilities(policy: Policy) -> None:
     """Stops what is left of root's powers where the user could not be changed."""
+    if sys.platform != "linux":
+        raise OSError("this is a layer of Linux")
     if os.geteuid() != 0:
         return
+    number = CAPSET.get(os.uname().machine)
+    if number is None:
+        raise OSError(f"the call is not known for {os.uname().machine}")
     for capability in range(64):
         try:
             _prctl(PR_CAPBSET_DROP, capability)
@@ -131,7 +136,7 @@ def drop_capabilities(policy: Policy) -> None:
             break
     libc = ctypes.CDLL(None, use_errno=True)
     header, none = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
-    if libc.syscall(ctypes.c_long(CAPSET[os.uname().machine]), header, none) != 0:
+    if libc.syscall(ctypes.c_long(number), header, none) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
