@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Observation, Remote, Unusable
+from grader.engine.student import Failure, Observation, Remote, Unusable, call_each
 from grader.engine.text import printable
-from grader.oracle.closed_form import Expected, Formula
+from grader.oracle.closed_form import ClosedForm, Expected, Formula
 
 RTOL, ATOL = 1e-4, 1e-5
 SHOWN_ELEMENTS = 6
@@ -101,6 +101,12 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
             raise wrong(where, explain(judged))
         formulas.append(formula)
     return formulas
+
+
+def expect_each(function: Remote, form: ClosedForm, cases: Sequence[dict[str, Tensor]], what: str) -> None:
+    """Expect the values of a closed form from a student's function, called once for every case."""
+    results = call_each(function, cases)
+    expect_all([(value, form.at(**inputs)) for value, inputs in zip(results, cases, strict=True)], what)
 
 
 def explain(judged: Sequence[tuple[Tensor, Expected]]) -> str:

@@ -11,7 +11,7 @@ from grader.engine.student import Remote, Student, observe
 from grader.oracle.kl import KL
 
 from .draw import Draw
-from .expect import close, expect, expect_all, expect_gradients, expect_unchanged, outputs, tensor, wrong
+from .expect import close, expect, expect_each, expect_gradients, expect_unchanged, outputs, tensor, wrong
 from .noise import expect_scale, expect_standard_normal
 from .runner import question
 
@@ -21,31 +21,27 @@ from .runner import question
 @question("2.1a")
 def test_kl_one_variable(student: Student, draw: Draw) -> None:
     """A single latent variable, at values that can be checked by hand."""
-    loss, results = student.loss.KLDivergenceLoss(), []
-    for mu, logvar in [(0.0, 1.0), (0.0, math.log(4)), (1.0, 0.5), (-0.5, -1.5), (2.0, -0.25)]:
-        inputs = {"mu": torch.tensor([[mu]]), "logvar": torch.tensor([[logvar]])}
-        results.append((loss(*inputs.values()), KL.at(**inputs)))
-    expect_all(results, "the loss")
+    values = [(0.0, 1.0), (0.0, math.log(4)), (1.0, 0.5), (-0.5, -1.5), (2.0, -0.25)]
+    cases = [{"mu": torch.tensor([[mu]]), "logvar": torch.tensor([[logvar]])} for mu, logvar in values]
+    expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
 
 @question("2.1a")
 def test_kl_batches_of_latents(student: Student, draw: Draw) -> None:
     """The sum over the latents of an image and the mean over the batch, for latents of any shape."""
-    loss, results = student.loss.KLDivergenceLoss(), []
-    for shape in [(1, 5), (6, 1), (7, 3), (5, 2, 3), (8, 4, 7, 7), (1, 3, 8, 8), (2, 2, 3, 2, 2)]:
-        inputs = {"mu": draw.normal(*shape), "logvar": draw.normal(*shape)}
-        results.append((loss(*inputs.values()), KL.at(**inputs)))
-    expect_all(results, "the loss")
+    shapes = [(1, 5), (6, 1), (7, 3), (5, 2, 3), (8, 4, 7, 7), (1, 3, 8, 8), (2, 2, 3, 2, 2)]
+    cases = [{"mu": draw.normal(*shape), "logvar": draw.normal(*shape)} for shape in shapes]
+    expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
 
 @question("2.1a")
 def test_kl_extreme_values(student: Student, draw: Draw) -> None:
     """Posteriors that are very narrow, very wide and far from the prior."""
-    loss, results = student.loss.KLDivergenceLoss(), []
-    for mean, logvar in [(0.0, -45.0), (0.0, -12.0), (0.0, 12.0), (0.0, 25.0), (30.0, 0.0), (-300.0, -2.0)]:
-        inputs = {"mu": draw.normal(3, 4) + mean, "logvar": draw.uniform(-0.5, 0.5, 3, 4) + logvar}
-        results.append((loss(*inputs.values()), KL.at(**inputs)))
-    expect_all(results, "the loss")
+    values = [(0.0, -45.0), (0.0, -12.0), (0.0, 12.0), (0.0, 25.0), (30.0, 0.0), (-300.0, -2.0)]
+    cases = [
+        {"mu": draw.normal(3, 4) + mean, "logvar": draw.uniform(-0.5, 0.5, 3, 4) + logvar} for mean, logvar in values
+    ]
+    expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
 
 @question("2.1a")

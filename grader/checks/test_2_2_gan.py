@@ -9,7 +9,7 @@ from grader.engine.student import Student, observe
 from grader.oracle.hinge import DISCRIMINATOR_HINGE, GENERATOR_HINGE
 
 from .draw import Draw
-from .expect import expect, expect_all, expect_gradients, expect_unchanged
+from .expect import expect, expect_each, expect_gradients, expect_unchanged
 from .runner import question
 
 SHAPES = [(7,), (5, 1), (1, 1), (4, 1, 3, 3), (3, 1, 8, 8), (1, 1, 2, 5)]
@@ -31,31 +31,27 @@ def draw_logits(draw: Draw, *shape: int) -> Tensor:
 @question("2.2a")
 def test_discriminator_single_logits(student: Student, draw: Draw) -> None:
     """One real and one fake logit, at values that can be checked by hand."""
-    loss, results = student.loss.GANLossD(), []
-    for real, fake in [(0.0, 0.0), (-1.0, 1.0), (0.25, -3.0), (4.0, 0.5), (2.0, -2.0), (-0.5, -0.75)]:
-        inputs = {"real": torch.tensor([real]), "fake": torch.tensor([fake])}
-        results.append((loss(*inputs.values()), DISCRIMINATOR_HINGE.at(**inputs)))
-    expect_all(results, "the loss")
+    values = [(0.0, 0.0), (-1.0, 1.0), (0.25, -3.0), (4.0, 0.5), (2.0, -2.0), (-0.5, -0.75)]
+    cases = [{"real": torch.tensor([real]), "fake": torch.tensor([fake])} for real, fake in values]
+    expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
 @question("2.2a")
 def test_discriminator_batches_and_patches(student: Student, draw: Draw) -> None:
     """The hinge before the mean, for one logit an image and for patches."""
-    loss, results = student.loss.GANLossD(), []
-    for shape in SHAPES:
-        inputs = {"real": draw_logits(draw, *shape), "fake": draw_logits(draw, *shape)}
-        results.append((loss(*inputs.values()), DISCRIMINATOR_HINGE.at(**inputs)))
-    expect_all(results, "the loss")
+    cases = [{"real": draw_logits(draw, *shape), "fake": draw_logits(draw, *shape)} for shape in SHAPES]
+    expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
 @question("2.2a")
 def test_discriminator_both_margins(student: Student, draw: Draw) -> None:
     """Nothing to pay beyond the margins 1 and -1, and something just before them."""
-    loss, results = student.loss.GANLossD(), []
-    for real, fake in [(1.5, -1.5), (0.9, -1.5), (1.5, -0.9), (100.0, -100.0), (-100.0, 100.0)]:
-        inputs = {"real": draw.uniform(-0.05, 0.05, 6) + real, "fake": draw.uniform(-0.05, 0.05, 6) + fake}
-        results.append((loss(*inputs.values()), DISCRIMINATOR_HINGE.at(**inputs)))
-    expect_all(results, "the loss")
+    values = [(1.5, -1.5), (0.9, -1.5), (1.5, -0.9), (100.0, -100.0), (-100.0, 100.0)]
+    cases = [
+        {"real": draw.uniform(-0.05, 0.05, 6) + real, "fake": draw.uniform(-0.05, 0.05, 6) + fake}
+        for real, fake in values
+    ]
+    expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
 @question("2.2a")
@@ -83,21 +79,15 @@ def test_discriminator_leaves_inputs_alone(student: Student, draw: Draw) -> None
 @question("2.2b")
 def test_generator_single_logits(student: Student, draw: Draw) -> None:
     """One fake logit, at values that can be checked by hand."""
-    loss, results = student.loss.GANLossG(), []
-    for fake in (0.0, 1.0, -2.5, 4.0, 0.3):
-        inputs = {"fake": torch.tensor([fake])}
-        results.append((loss(*inputs.values()), GENERATOR_HINGE.at(**inputs)))
-    expect_all(results, "the loss")
+    cases = [{"fake": torch.tensor([fake])} for fake in (0.0, 1.0, -2.5, 4.0, 0.3)]
+    expect_each(student.loss.GANLossG(), GENERATOR_HINGE, cases, "the loss")
 
 
 @question("2.2b")
 def test_generator_batches_and_patches(student: Student, draw: Draw) -> None:
     """The mean over every logit, for one logit an image and for patches."""
-    loss, results = student.loss.GANLossG(), []
-    for shape in SHAPES:
-        inputs = {"fake": draw_logits(draw, *shape)}
-        results.append((loss(*inputs.values()), GENERATOR_HINGE.at(**inputs)))
-    expect_all(results, "the loss")
+    cases = [{"fake": draw_logits(draw, *shape)} for shape in SHAPES]
+    expect_each(student.loss.GANLossG(), GENERATOR_HINGE, cases, "the loss")
 
 
 @question("2.2b")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Remote, Student, fetch, observe
+from grader.engine.student import Remote, Student, call_each, fetch, observe
 from grader.oracle.diffusion import GaussianData, Schedule, column, q_sample_form
 from grader.oracle.statistics import normal_quantile, variance_bounds
 
@@ -47,47 +47,46 @@ def draw_q_sample(draw: Draw, t: list[int] | Tensor) -> dict[str, Tensor]:
     return {"x_start": draw.normal(*shape), "t": steps, "noise": draw.normal(*shape)}
 
 
-def expect_q_sample(student: Student, cases: Sequence[tuple[Schedule, dict[str, Tensor]]]) -> None:
-    """Calls of q_sample against equation (4)."""
+def expect_q_sample(student: Student, schedules: Mapping[Schedule, Sequence[dict[str, Tensor]]]) -> None:
+    """Calls of q_sample against equation (4), for some schedules."""
     results = []
-    for schedule, inputs in cases:
-        value = make(student, schedule).q_sample(*inputs.values())
-        results.append((value, q_sample_form(schedule).at(**inputs)))
+    for schedule, cases in schedules.items():
+        form, values = q_sample_form(schedule), call_each(make(student, schedule).q_sample, cases)
+        results += [(value, form.at(**inputs)) for value, inputs in zip(values, cases, strict=True)]
     expect_all(results)
 
 
 @question("2.3a")
 def test_forward_one_step_for_all(student: Student, draw: Draw) -> None:
     """x_t against the formula, with the same step for every image."""
-    expect_q_sample(student, [(DEFAULT, draw_q_sample(draw, [t] * 3)) for t in (500, 1, 37, 950)])
+    expect_q_sample(student, {DEFAULT: [draw_q_sample(draw, [t] * 3) for t in (500, 1, 37, 950)]})
 
 
 @question("2.3a")
 def test_forward_steps_of_each_image(student: Student, draw: Draw) -> None:
     """x_t against the formula, with another step for every image."""
     steps = [draw.permutation(1000)[:16], torch.tensor([999, 3, 400, 0, 250])]
-    expect_q_sample(student, [(DEFAULT, draw_q_sample(draw, t)) for t in steps])
+    expect_q_sample(student, {DEFAULT: [draw_q_sample(draw, t) for t in steps]})
 
 
 @question("2.3a")
 def test_forward_first_and_last_step(student: Student, draw: Draw) -> None:
     """t = 0, which is already a little noisy, and t = T - 1, for schedules of several lengths."""
     schedules = [DEFAULT, Schedule(1e-3, 0.3, 20), Schedule.rescaled(250)]
-    cases = [(s, draw_q_sample(draw, [t, t])) for s in schedules for t in (0, s.num_timesteps - 1)]
-    expect_q_sample(student, cases)
+    ends = {s: [draw_q_sample(draw, [t, t]) for t in (0, s.num_timesteps - 1)] for s in schedules}
+    expect_q_sample(student, ends)
 
 
 @question("2.3a")
 def test_forward_uses_the_noise_it_is_given(student: Student, draw: Draw) -> None:
     """The same arguments give the same x_t; without data only the noise remains, without noise only the data."""
     inputs = draw_q_sample(draw, [0, 100, 700, 999])
-    diffusion = make(student)
-    first, second = (diffusion.q_sample(*inputs.values()) for _ in range(2))
+    first, second = call_each(make(student).q_sample, [inputs, inputs])
     shape = tuple(inputs["noise"].shape)
     if not close(tensor(first, shape, "The result"), tensor(second, shape, "The result")):
         raise wrong("Two calls with the same arguments differ.", "Use `noise`; do not draw noise of your own.")
     alone = [inputs | {name: torch.zeros(shape)} for name in ("x_start", "noise")]
-    expect_q_sample(student, [(DEFAULT, case) for case in [inputs, *alone]])
+    expect_q_sample(student, {DEFAULT: [inputs, *alone]})
 
 
 @question("2.3a")
@@ -107,10 +106,11 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
     for schedule in (DEFAULT, Schedule.rescaled(50)):
-        diffusion = make(student, schedule)
-        for name, right in schedule.buffers().items():
-            got = tensor(fetch(getattr(diffusion, name)), (schedule.num_timesteps,), f"The schedule {name}")
-            if not close(got, right, rtol=1e-5, atol=1e-9):
+        right = schedule.buffers()
+        values = fetch(make(student, schedule), *right)
+        for (name, expected), value in zip(right.items(), values, strict=True):
+            got = tensor(value, (schedule.num_timesteps,), f"The schedule {name}")
+            if not close(got, expected, rtol=1e-5, atol=1e-9):
                 raise wrong(f"The schedule {name} is not the one of the handout.", GIVEN)
 
 

@@ -13,7 +13,7 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Remote:
         return Remote(self._student, self._root, (*self._path, name), self._label)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._student.request(self, "set", name=name, value=value)
+        self._student.set(self, name, value)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         value = self._student.call(self, arguments, keywords).value
@@ -89,9 +89,14 @@ class Remote:
         return ".".join([self._label, *self._path])
 
 
-def fetch(remote: Remote) -> Any:
-    """The value of an attribute, as data."""
-    return remote._student.request(remote, "get")
+def fetch(remote: Remote, *names: str) -> tuple:
+    """The values of attributes, as data, in one round trip."""
+    return remote._student.get(remote, names)
+
+
+def call_each(remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
+    """Call once for every case, in one round trip; arguments are passed by position. Returns the results."""
+    return remote._student.each(remote, cases)
 
 
 def observe(
@@ -160,12 +165,24 @@ class Student:
         if self._process is not None:
             self._end()
 
-    def request(self, remote: Remote, operation: str, value: Any = None, **fields: Any) -> Any:
-        """Read ("get") or set ("set") an attribute."""
+    def get(self, remote: Remote, names: Sequence[str]) -> tuple:
+        """Read attributes; see `fetch`."""
+        reply, received = self._ask(self._address(remote) | {"operation": "get", "names": list(names)}, {})
+        return self._read_sequence(reply["ok"], received, len(names))
+
+    def set(self, remote: Remote, name: str, value: Any) -> None:
+        """Set an attribute."""
         tensors: Tensors = {}
-        fields["value"] = self._encode(value, tensors)
-        reply, received = self._ask(self._address(remote) | {"operation": operation} | fields, tensors)
-        return self._read(reply["ok"], received)
+        fields = {"operation": "set", "name": name, "value": self._encode(value, tensors)}
+        self._ask(self._address(remote) | fields, tensors)
+
+    def each(self, remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
+        """Call something once for every case; see `call_each`."""
+        tensors: Tensors = {}
+        encoded = [[self._encode(argument, tensors) for argument in case.values()] for case in cases]
+        message = self._address(remote) | {"operation": "each", "cases": encoded}
+        reply, received = self._ask(message, tensors, what=repr(remote))
+        return self._read_sequence(reply["ok"], received, len(cases))
 
     def call(
         self,
@@ -191,12 +208,8 @@ class Student:
         }
         reply, received = self._ask(message, tensors, what=repr(remote))
         value = self._read(reply["ok"], received)
-        found = self._read(reply["gradients"], received) if gradients else ()
-        after = self._read(reply["arguments"], received) if names else ()
-        if type(found) is not tuple or type(after) is not tuple:
-            raise self._irregular("a malformed answer")
-        if len(found) != len(gradients) or len(after) != len(names):
-            raise self._irregular("an answer with missing parts")
+        found = self._read_sequence(reply["gradients"], received, len(gradients)) if gradients else ()
+        after = self._read_sequence(reply["arguments"], received, len(names)) if names else ()
         return Observation(value, dict(zip(gradients, found, strict=True)), dict(zip(names, after, strict=True)))
 
     def _address(self, remote: Remote) -> dict[str, Any]:
@@ -381,6 +394,13 @@ class Student:
         except WireError as error:
             raise self._irregular(str(error)) from None
 
+    def _read_sequence(self, skeleton: Any, tensors: Tensors, length: int) -> tuple:
+        """A sequence of an answer, of a known length."""
+        values = self._read(skeleton, tensors)
+        if type(values) is not tuple or len(values) != length:
+            raise self._irregular("an answer with missing parts")
+        return values
+
     def _decode(self, skeleton: Any, tensors: Tensors) -> Any:
         return decode(skeleton, tensors, self._other)
 
@@ -399,4 +419,4 @@ def expect_signature(function: Callable[..., Any], arguments: list[Any], keyword
         raise Failure("error", f"Your code called {function.__name__}{signature} wrongly: {error}.") from None
 
 
-__all__ = ["Failure", "Observation", "Remote", "Student", "Unusable", "fetch", "observe"]
+__all__ = ["Failure", "Observation", "Remote", "Student", "Unusable", "call_each", "fetch", "observe"]

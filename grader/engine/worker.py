@@ -121,10 +121,14 @@ class Worker:
             return {"ok": {"value": None}}
         target = self._resolve(request["root"], request["path"])
         if operation == "get":
-            return {"ok": self._encode(target, out)}
+            values = [self._resolve(request["root"], [*request["path"], name]) for name in request["names"]]
+            return {"ok": self._encode(values, out)}
         if operation == "set":
             setattr(target, request["name"], self._decode(request["value"], tensors))
             return {"ok": {"value": None}}
+        if operation == "each":
+            cases = [[self._decode(argument, tensors) for argument in case] for case in request["cases"]]
+            return {"ok": self._encode([target(*case) for case in cases], out)}
         if operation == "call":
             return self._call(target, request, tensors, out)
         raise WireError(f"no operation {operation!r}")

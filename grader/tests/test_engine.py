@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from grader.engine.launcher import FreshLauncher, Launcher, Process, StartError, ZygoteLauncher
-from grader.engine.student import Failure, Student, fetch, observe
+from grader.engine.student import Failure, Student, call_each, fetch, observe
 from grader.engine.watchdog import Watchdog
 from grader.engine.wire import Unusable
 
@@ -149,10 +149,12 @@ def test_both_ways_to_start_a_worker_do_the_same(make: Make, any_launcher: Launc
 
 def test_objects_stay_in_the_worker_and_keep_their_state(student: Student) -> None:
     counter = student.code.Counter(5)
-    assert [counter.add(), counter.add(n=3), fetch(counter.count)] == [6, 9, 9]
+    assert [counter.add(), counter.add(n=3), fetch(counter, "count")] == [6, 9, (9,)]
     counter.count = 1
     assert counter.add() == 2
-    assert fetch(counter.count) == 2
+    assert fetch(counter, "count", "count") == (2, 2)
+    assert call_each(counter.add, [{"n": 1}, {"n": 10}, {}]) == (3, 13, 14)
+    assert failure(lambda: fetch(counter, "no_such_name")).message == "Counter has no no_such_name."
 
 
 def test_results_of_many_kinds(student: Student) -> None:
