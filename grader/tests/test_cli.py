@@ -143,7 +143,8 @@ def test_grading_needs_no_torchvision(run: Run, tmp_path: Path) -> None:
     """A CPU-only torch comes with a torchvision that does not import; a stand-in that raises must not matter."""
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text("raise ImportError('broken')\n", "utf-8")
-    done = run("grade", "solution", "--results", str(tmp_path / "r.json"), PYTHONPATH=str(tmp_path))
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = run("grade", "solution", "--results", str(tmp_path / "r.json"), PYTHONPATH=path)
     assert "Score: 70 / 70" in done.stdout, done.stderr
 
 

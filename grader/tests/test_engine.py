@@ -277,7 +277,7 @@ def test_failures_have_a_verdict_and_cost_one_call(make: Make, name: str, status
         ("import os; os._exit(0)\n", "crashed", "exit status 0"),
         ("while True: pass\n", "timeout", "import code had not returned"),
         ("raise SystemExit\n", "error", "SystemExit"),
-        ("\x00\n", "error", "SyntaxError"),
+        ("\x00\n", "error", "null bytes"),
         ("x = " + "(" * 1000 + "\n", "error", "SyntaxError"),
         ("x = " + "-" * 200_000 + "1\n", "", ""),
     ],
