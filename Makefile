@@ -71,11 +71,11 @@ $(VENV)/bin/python:
 		{ echo "error: no virtual environment; on Debian and Ubuntu, apt install python3-venv" >&2; exit 2; }
 
 $(VENV)/.core-installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	@$(RUN) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) . || \
+	@$(RUN) -m pip install $(if $(wildcard $@),--quiet) --disable-pip-version-check -c $(CONSTRAINTS) . || \
 		{ echo "error: the installation failed, see above; mend the cause and run make again" >&2; exit 2; }
 	@touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.core-installed
-	@$(RUN) -m pip install --disable-pip-version-check -c $(CONSTRAINTS) '.[dev]' || \
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) '.[dev]' || \
 		{ echo "error: the installation failed, see above; mend the cause and run make again" >&2; exit 2; }
 	@touch $@
