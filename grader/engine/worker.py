@@ -136,7 +136,9 @@ class Worker:
     def _begin(self, seed: int) -> dict[str, Any]:
         """Forget all objects, and seed every generator student code may draw from."""
         self.objects.clear()
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack for CUDA in every call
+        if self.device != "cpu":
+            torch.cuda.manual_seed_all(seed)
         numpy.random.seed([seed % 2**32, seed >> 32])
         random.seed(seed)
         return {"ok": {"value": None}}
@@ -174,7 +176,7 @@ class Worker:
             return {"unusable": "a NumPy array"}
         if isinstance(value, (list, tuple, dict, set, frozenset)):
             return {"unusable": f"a {type(value).__name__} of {len(value)} items"}
-        if isinstance(value, torch.nn.Module):
+        if self.device != "cpu" and isinstance(value, torch.nn.Module):
             value.to(self.device)
         self.objects.append(value)
         return {"object": len(self.objects) - 1}
