@@ -22,7 +22,8 @@ from .runner import question
 def test_kl_one_variable(student: Student, draw: Draw) -> None:
     """A single latent variable, at values that can be checked by hand."""
     values = [(0.0, 1.0), (0.0, math.log(4)), (1.0, 0.5), (-0.5, -1.5), (2.0, -0.25)]
-    cases = [{"mu": torch.tensor([[mu]]), "logvar": torch.tensor([[logvar]])} for mu, logvar in values]
+    shape = (1, 1, 1, 1)
+    cases = [{"mu": torch.full(shape, mu), "logvar": torch.full(shape, logvar)} for mu, logvar in values]
     expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
 
@@ -38,8 +39,10 @@ def test_kl_batches_of_latents(student: Student, draw: Draw) -> None:
 def test_kl_extreme_values(student: Student, draw: Draw) -> None:
     """Posteriors that are very narrow, very wide and far from the prior."""
     values = [(0.0, -45.0), (0.0, -12.0), (0.0, 12.0), (0.0, 25.0), (30.0, 0.0), (-300.0, -2.0)]
+    shape = (3, 1, 2, 2)
     cases = [
-        {"mu": draw.normal(3, 4) + mean, "logvar": draw.uniform(-0.5, 0.5, 3, 4) + logvar} for mean, logvar in values
+        {"mu": draw.normal(*shape) + mean, "logvar": draw.uniform(-0.5, 0.5, *shape) + logvar}
+        for mean, logvar in values
     ]
     expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
@@ -47,7 +50,7 @@ def test_kl_extreme_values(student: Student, draw: Draw) -> None:
 @question("2.1a")
 def test_kl_gradient(student: Student, draw: Draw) -> None:
     """The gradients by mu and logvar."""
-    for shape in [(4, 3), (3, 2, 4, 4)]:
+    for shape in [(4, 3, 1, 1), (3, 2, 4, 4)]:
         inputs = {"mu": draw.normal(*shape, std=2), "logvar": draw.normal(*shape, std=2)}
         expect_gradients(observe(student.loss.KLDivergenceLoss(), inputs), KL.at(**inputs))
 
