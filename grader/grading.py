@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .checks.runner import CHECKS, Check, Outcome, run
@@ -22,6 +23,7 @@ OUTPUT_CHARACTERS = 64 << 10
 ENDLESS = 2  # time-outs of one question after which its other checks are not run
 
 
+@cache
 def load_checks() -> dict[str, Check]:
     """Import every check. Returns them by id."""
     for path in sorted(CHECKS_FOLDER.glob("test_*.py")):
@@ -113,7 +115,18 @@ def session(
     call_seconds: float = CALL_SECONDS,
     wall_seconds: float = WALL_SECONDS,
 ) -> Iterator[Session]:
-    """Stage a submission and be ready to run checks on it."""
+    """Stage a submission and be ready to run checks on it.
+
+    Args:
+        submission: what a student handed in.
+        questions: those to grade.
+        launcher: starts the workers.
+        seed: of the inputs that the checks draw.
+        call_seconds, wall_seconds: longest one call, and all calls together, may take.
+
+    Raises:
+        StartError: on leaving, if what starts workers is gone.
+    """
     with submission.staged() as folder:
         student = Student(folder, launcher, call_seconds, wall_seconds)
         try:
@@ -130,7 +143,14 @@ def grade(
     progress: Callable[[Check], None] = lambda check: None,
     **limits: float,
 ) -> Result:
-    """Grade a submission without pytest: the same checks, run one after another."""
+    """Grade a submission without pytest: the same checks, run one after another.
+
+    `progress` is told each check before it runs; `limits` and the rest are those of `session`.
+
+    Raises:
+        StartError: if no worker starts.
+        RubricError: if rubric and checks disagree.
+    """
     with session(submission, questions, launcher, seed, **limits) as current:
         for question in questions:
             for check in checks_of(question):

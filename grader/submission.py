@@ -69,11 +69,13 @@ def pristine() -> dict[str, str]:
     return {name: text for name, text in sorted(files.items()) if name.endswith(".py")}
 
 
+@cache
 def student_files() -> list[str]:
     """The files of the handout that have blocks."""
     return [name for name, text in pristine().items() if blocks.parse(text)]
 
 
+@cache
 def given_files() -> list[str]:
     """The files of the handout without blocks, which are always taken from the handout."""
     return [name for name, text in pristine().items() if not blocks.parse(text)]

@@ -91,10 +91,14 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
     Raises:
         Failure: about the first value that is not right.
     """
-    judged = [(tensor(actual, tuple(e.values()[0].shape), what.capitalize()), e) for actual, e in results]
+    rights = [expected.values() for _, expected in results]
+    judged = [
+        (tensor(actual, tuple(values[0].shape), what.capitalize()), expected)
+        for (actual, expected), values in zip(results, rights, strict=True)
+    ]
     formulas = []
-    for got, expected in judged:
-        pairs = zip(expected.form.accepted, expected.values(), strict=True)
+    for (got, expected), values in zip(judged, rights, strict=True):
+        pairs = zip(expected.form.accepted, values, strict=True)
         formula = next((formula for formula, value in pairs if close(got, value)), None)
         if formula is None:
             where = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
@@ -104,7 +108,17 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
 
 
 def expect_each(function: Remote, form: ClosedForm, cases: Sequence[dict[str, Tensor]], what: str) -> None:
-    """Expect the values of a closed form from a student's function, called once for every case."""
+    """Expect the values of a closed form from a student's function, called once for every case.
+
+    Args:
+        function: the student's, called with the inputs of a case by position.
+        form: the closed form, of the same inputs.
+        cases: inputs by name.
+        what: what comes back, in the middle of a sentence.
+
+    Raises:
+        Failure: if a call has no result, or about the first value that is not right.
+    """
     results = call_each(function, cases)
     expect_all([(value, form.at(**inputs)) for value, inputs in zip(results, cases, strict=True)], what)
 
@@ -124,7 +138,16 @@ def explain(judged: Sequence[tuple[Tensor, Expected]]) -> str:
 
 
 def expect_gradients(observed: Observation, expected: Expected, cotangent: Tensor | None = None) -> None:
-    """Expect the value and the gradients of a closed form, by every input that was differentiated."""
+    """Expect the value and the gradients of a closed form, by every input that was differentiated.
+
+    Args:
+        observed: one call; gradients are shaped like their inputs.
+        expected: the closed form at the inputs of the call.
+        cotangent: the weights of the result's elements that the call was differentiated with.
+
+    Raises:
+        Failure: about the value, or about the first gradient that is missing or not right.
+    """
     formula = expect(observed.value, expected)
     right = expected.gradients(formula, cotangent)
     for name, gradient in observed.gradients.items():
@@ -142,7 +165,7 @@ def expect_gradients(observed: Observation, expected: Expected, cotangent: Tenso
 
 
 def expect_unchanged(observed: Observation, inputs: dict[str, Tensor]) -> None:
-    """Expect that a call left its arguments as they were."""
+    """Expect that a call left its arguments as they were. Raises Failure about the first that it changed."""
     for name, before in inputs.items():
         after = observed.arguments[name]
         if not isinstance(after, Tensor) or after.shape != before.shape or not torch.equal(after, before):

@@ -260,17 +260,22 @@ class FreshLauncher:
         """Start a worker. Raises StartError if it does not come up."""
         process = Process(self)
         posix = sys.platform != "win32"
-        process.handle = worker = subprocess.Popen(
-            boot_command({"policy": policy(directory, self.device, self._without)}),
-            env=boot_environment(),
-            stdin=subprocess.PIPE,
-            stdout=process.output,
-            stderr=process.trace,
-            start_new_session=True,
-            pass_fds=[process.theirs.fileno()] if posix else [],
-        )
+        try:
+            process.handle = worker = subprocess.Popen(
+                boot_command({"policy": policy(directory, self.device, self._without)}),
+                env=boot_environment(),
+                stdin=subprocess.PIPE,
+                stdout=process.output,
+                stderr=process.trace,
+                start_new_session=True,
+                pass_fds=[process.theirs.fileno()] if posix else [],
+            )
+        except OSError as error:
+            process.discard()
+            raise StartError(f"no process could be started for a worker: {error}") from error
         assert worker.stdin is not None
-        with worker.stdin:
+        # A worker that has ended already does not read its address; `greet` finds it gone, and what it said.
+        with contextlib.suppress(BrokenPipeError), worker.stdin:
             worker.stdin.write(json.dumps(_address(process.theirs, worker.pid)).encode() + b"\n")
         return process.greet(worker.pid)
 

@@ -90,12 +90,19 @@ class Remote:
 
 
 def fetch(remote: Remote, *names: str) -> tuple:
-    """The values of attributes, as data, in one round trip."""
+    """The values of attributes, as data, in one round trip. Raises Failure if one is missing."""
     return remote._student.get(remote, names)
 
 
 def call_each(remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
-    """Call once for every case, in one round trip; arguments are passed by position. Returns the results."""
+    """Call once for every case, in one round trip; arguments are passed by position.
+
+    Returns:
+        The results, in the order of the cases.
+
+    Raises:
+        Failure: if a call has no result; then none of them has.
+    """
     return remote._student.each(remote, cases)
 
 
@@ -113,6 +120,9 @@ def observe(
         cotangent: weights of the elements of the (first) result, whose weighted sum is differentiated; all one
             by default.
         differentiate: whether to ask for the gradients by every floating-point tensor.
+
+    Raises:
+        Failure: if the call has no result.
     """
     floating = [name for name, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
     wanted = floating if differentiate else []

@@ -81,7 +81,6 @@ class Worker:
         self.output = output
         self.directory = directory
         self.objects: list[Any] = []
-        self.callback_id = 0
 
     def serve(self) -> None:
         """Answer requests, one at a time. Returns when the channel closes."""

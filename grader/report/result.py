@@ -11,6 +11,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
     return QuestionResult(question.id, question.title, score, question.points, status, checks)
 
 
+@cache
 def environment() -> dict[str, str]:
     """Versions and machine, for whoever compares two results."""
     found = {

@@ -413,3 +413,16 @@ def test_a_zygote_that_lost_step_is_replaced(make: Make, monkeypatch: pytest.Mon
     assert student.code.square(torch.tensor([3.0])).item() == 9
     student.close()
     launcher.close()
+
+
+def test_a_fresh_worker_that_cannot_start_is_the_graders_fault(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = make(using=FreshLauncher(), seconds=30)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.executable", "/no/such/python")
+        with pytest.raises(StartError, match="no process could be started"):
+            student.code.square(torch.ones(1))
+    with monkeypatch.context() as patch:
+        patch.setattr("grader.engine.launcher.BOOT", "raise SystemExit('ended at once')")
+        with pytest.raises(StartError, match="ended at once"):
+            student.code.square(torch.ones(1))
+    assert student.code.square(torch.tensor([3.0])).item() == 9
