@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from .release import HANDOUT, FilledError, make_handout
+from .assignment import HANDOUT
+from .release import FilledError, make_handout
 from .rubric import RubricError, load, select
 from .submission import SubmissionError, read
 

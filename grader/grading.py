@@ -63,6 +63,8 @@ class Session:
         """An outcome for a check that there is no point in running."""
         if question.file not in self.submission.sources:
             return Outcome(check, "error", f"{question.file} is missing.", "Hand it in beside the other files.")
+        if question.needs:
+            return self._wait(check, question)
         if not self.submission.attempted(question):
             return Outcome(check, "not_attempted", "The block is empty.")
         others = [outcome for outcome in self.outcomes.values() if outcome.check.question == question.id]
@@ -71,6 +73,17 @@ class Session:
             hint = endless[0].hint
             return Outcome(check, "timeout", "Not run: two checks of this question did not come to an end.", hint)
         return None
+
+    def _wait(self, check: Check, question: Question) -> Outcome | None:
+        """An outcome for a check of training whose parts are not all right yet: it would only fail slowly."""
+        before = [outcome for outcome in self.outcomes.values() if outcome.check.question in question.needs]
+        waits = {outcome.check.question: outcome.status for outcome in before if outcome.status != "passed"}
+        if not waits:
+            return None
+        names = ", ".join(name for name in question.needs if name in waits)
+        if set(waits.values()) == {"not_attempted"}:
+            return Outcome(check, "not_attempted", f"Waits for {names}, not filled in yet.")
+        return Outcome(check, "skipped", f"Waits for {names}: what is wrong there comes first.")
 
     def question_results(self) -> list[QuestionResult]:
         """The results so far; a check that left no outcome is the grader's fault."""

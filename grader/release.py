@@ -5,22 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import blocks
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-SOLUTION = REPOSITORY / "solution"
-HANDOUT = REPOSITORY / "handout"
+from .assignment import HANDOUT, SOLUTION, handout_files
 
 
 class FilledError(Exception):
     """The handout holds somebody's work; the message says where."""
-
-
-def handout_files(solution: Path = SOLUTION) -> dict[str, str]:
-    """What the handout must hold: text by file name."""
-    return {
-        path.name: blocks.empty(path.read_text("utf-8"))
-        for path in sorted([*solution.glob("*.py"), *solution.glob("*.md")])
-    }
 
 
 def make_handout(solution: Path = SOLUTION, handout: Path = HANDOUT, force: bool = False) -> list[str]:

@@ -20,7 +20,10 @@ class RubricError(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """One question: where its block is, and the points of its checks by name."""
+    """One question: where its block is, and the points of its checks by name.
+
+    One with `needs` has no block of its own: its checks run once those of the questions it needs have passed.
+    """
 
     id: str
     title: str
@@ -28,6 +31,7 @@ class Question:
     block: str
     visibility: str
     checks: dict[str, float]
+    needs: tuple[str, ...] = ()
 
     @property
     def points(self) -> float:
@@ -45,11 +49,16 @@ def load(path: Path = RUBRIC) -> list[Question]:
     ids = [question.id for question in questions]
     if len(set(ids)) != len(ids):
         raise RubricError(f"{path}: a question is listed twice; give every [[question]] an id of its own")
+    for at, question in enumerate(questions):
+        if unknown := set(question.needs) - set(ids[:at]):
+            raise RubricError(f"{path}: {question.id} needs {', '.join(sorted(unknown))}, not listed before it")
     return questions
 
 
 def select(questions: list[Question], only: str | None) -> list[Question]:
-    """The questions whose id starts with one of the comma-separated prefixes of `only`; all where it is None.
+    """The questions whose id starts with one of the comma-separated prefixes of `only`, and those that they need.
+
+    All of them where `only` is None or empty.
 
     Raises RubricError if a prefix matches none.
     """
@@ -60,4 +69,6 @@ def select(questions: list[Question], only: str | None) -> list[Question]:
         if not any(question.id.startswith(prefix) for question in questions):
             known = ", ".join(question.id for question in questions)
             raise RubricError(f"there is no question {prefix}; there are {known}")
-    return [question for question in questions if question.id.startswith(tuple(prefixes))]
+    chosen = {question.id for question in questions if question.id.startswith(tuple(prefixes))}
+    chosen |= {needed for question in questions if question.id in chosen for needed in question.needs}
+    return [question for question in questions if question.id in chosen]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import blocks
+from .assignment import blocks_of, given_files, pristine, student_files
 from .engine.text import printable
-from .release import HANDOUT, SOLUTION, handout_files
 from .rubric import Question
 
 MAX_FILE_BYTES = 256 << 10
@@ -43,9 +42,16 @@ class Submission:
         return None if source is None else source.decode("utf-8", "replace")
 
     def attempted(self, question: Question) -> bool:
-        """Whether the block of a question holds code. Where the rulers are gone, the file as it is counts."""
-        block = blocks.parse(self.text(question.file) or "").get(question.id)
-        return block is None or block.attempted
+        """Whether a block of a question holds code. Where the rulers are gone, the file as it is counts."""
+        found = blocks.parse(self.text(question.file) or "")
+        return any(block not in found or found[block].attempted for block in blocks_of(question.id, question.file))
+
+    def filled(self, file: str, code: Mapping[str, str]) -> Submission:
+        """This submission with blocks of `file` filled, by name. KeyError if the file lacks one of them."""
+        text = self.text(file) or ""
+        for block, body in code.items():
+            text = blocks.fill(text, block, body)
+        return replace(self, sources=self.sources | {file: text.encode()})
 
     @contextmanager
     def staged(self) -> Iterator[Path]:
@@ -57,28 +63,6 @@ class Submission:
             for file in given_files():
                 (folder / file).write_text(pristine()[file], "utf-8")
             yield folder
-
-
-@cache
-def pristine() -> dict[str, str]:
-    """The Python files of the handout as they are given out, by name.
-
-    Made from the solution where there is one: handout/ itself may hold somebody's work.
-    """
-    files = handout_files() if SOLUTION.is_dir() else {p.name: p.read_text("utf-8") for p in HANDOUT.glob("*.py")}
-    return {name: text for name, text in sorted(files.items()) if name.endswith(".py")}
-
-
-@cache
-def student_files() -> list[str]:
-    """The files of the handout that have blocks."""
-    return [name for name, text in pristine().items() if blocks.parse(text)]
-
-
-@cache
-def given_files() -> list[str]:
-    """The files of the handout without blocks, which are always taken from the handout."""
-    return [name for name, text in pristine().items() if not blocks.parse(text)]
 
 
 def read(path: Path) -> Submission:

@@ -19,11 +19,11 @@ BANK = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Filling:
-    """A filling of one block; `mistake` says in words what is wrong, and is empty where nothing is."""
+    """Code for the blocks of a question; `mistake` says in words what is wrong, and is empty where nothing is."""
 
     question: str
     name: str
-    code: str
+    blocks: dict[str, str]
     mistake: str = ""
 
     @property
@@ -45,5 +45,17 @@ def load_bank() -> list[Filling]:
             raise ValueError(f"{path.name}: two fillings share a name")
         if any("mistake" in entry for entry in data["right"]) or not all(e["mistake"] for e in data["wrong"]):
             raise ValueError(f"{path.name}: a wrong filling has a mistake, and a right one has none")
-        fillings += [Filling(data["question"], **entry) for entry in entries]
+        fillings += [_filling(data["question"], data.get("base", {}), **entry) for entry in entries]
     return fillings
+
+
+def _filling(
+    question: str,
+    base: dict[str, str],
+    name: str,
+    mistake: str = "",
+    code: str | None = None,
+    blocks: dict[str, str] | None = None,
+) -> Filling:
+    """A filling from its entry: `code` where the question has one block, else `blocks`, and `base` for the rest."""
+    return Filling(question, name, {question: code} if code is not None else base | (blocks or {}), mistake)

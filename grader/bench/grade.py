@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from grader.release import REPOSITORY
+from grader.assignment import REPOSITORY
 
 TARGET_SECONDS = 1.5
 

@@ -9,11 +9,10 @@ from typing import Annotated
 import torch
 import typer
 
+from grader.assignment import HANDOUT, SOLUTION
 from grader.bank import load_bank
-from grader.blocks import fill
 from grader.engine.launcher import default_launcher
 from grader.grading import grade
-from grader.release import HANDOUT, SOLUTION
 from grader.rubric import load
 from grader.submission import Submission, read
 
@@ -25,9 +24,7 @@ def variants(fillings: bool) -> list[tuple[str, Submission, list[str]]]:
     handout = read(HANDOUT)
     for filling in load_bank() if fillings else []:
         if filling.right:
-            file = questions[filling.question].file
-            source = fill(handout.text(file) or "", filling.question, filling.code)
-            submission = Submission(handout.path, handout.sources | {file: source.encode()}, [])
+            submission = handout.filled(questions[filling.question].file, filling.blocks)
             found.append((str(filling), submission, [filling.question]))
     return found
 

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
+from grader.assignment import SOLUTION
 from grader.engine.launcher import ZygoteLauncher
-from grader.release import SOLUTION
 from grader.submission import read
 
 TARGET_MILLISECONDS, TARGET_MEGABYTES = 15, 10

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from grader import blocks
+from grader.assignment import HANDOUT, SOLUTION
 from grader.checks.runner import Check, Outcome
 from grader.engine.launcher import ZygoteLauncher
 from grader.grading import grade, load_checks
-from grader.release import HANDOUT, SOLUTION
 from grader.report.result import QuestionResult, Result
 from grader.rubric import Question, load
 from grader.submission import Submission, read
@@ -49,12 +48,9 @@ def with_source(submission: Submission, file: str, source: str | bytes) -> Submi
     return replace(submission, sources=submission.sources | {file: data})
 
 
-def filled(submission: Submission, question: str, code: str) -> Submission:
-    """`submission` with one block filled with `code`."""
-    file = QUESTIONS[question].file
-    text = submission.text(file)
-    assert text is not None
-    return with_source(submission, file, blocks.fill(text, question, code))
+def filled(submission: Submission, question: str, code: str | Mapping[str, str]) -> Submission:
+    """`submission` with the block of a question filled with `code`, or several blocks by name."""
+    return submission.filled(QUESTIONS[question].file, {question: code} if isinstance(code, str) else code)
 
 
 @pytest.fixture

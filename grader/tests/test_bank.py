@@ -17,7 +17,7 @@ BANK = load_bank()
 
 @pytest.mark.parametrize("filling", BANK, ids=str)
 def test_filling(filling: Filling, handout: Submission, graded: Graded) -> None:
-    result = graded(filled(handout, filling.question, filling.code), filling.question)
+    result = graded(filled(handout, filling.question, filling.blocks), filling.question)
     [question] = result.questions
     assert question.status != "grader_error"
     reasons = [f"{check.id}: {check.message}" for check in question.checks if check.status != "passed"]
@@ -36,5 +36,5 @@ def test_there_are_enough_fillings(question: str) -> None:
 
 
 def test_wrong_fillings_differ_from_right_ones_in_code() -> None:
-    codes = Counter((filling.question, filling.code.strip()) for filling in BANK)
+    codes = Counter((filling.question, *(code.strip() for code in filling.blocks.values())) for filling in BANK)
     assert [code for code, count in codes.items() if count > 1] == []

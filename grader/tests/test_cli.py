@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from grader.release import REPOSITORY
+from grader.assignment import REPOSITORY
 from grader.report.result import Result
 from grader.rubric import RubricError, load, select
 from grader.submission import Submission

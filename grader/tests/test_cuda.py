@@ -41,7 +41,7 @@ def test_the_solution_passes_on_a_gpu_and_is_isolated(solution: Submission, on_c
 @pytest.mark.parametrize("filling", [f for f in load_bank() if not f.right and f.question == "2.3b"], ids=str)
 def test_wrong_samplers_are_caught_on_a_gpu(filling: Filling, handout: Submission, on_cuda: ZygoteLauncher) -> None:
     question = QUESTIONS[filling.question]
-    result = grade(filled(handout, question.id, filling.code), [question], on_cuda, 0, call_seconds=60.0)
+    result = grade(filled(handout, question.id, filling.blocks), [question], on_cuda, 0, call_seconds=60.0)
     assert result.score < result.max_score
 
 

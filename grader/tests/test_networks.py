@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import testing
 
-from grader.release import SOLUTION
+from grader.assignment import SOLUTION
 
 
 @pytest.fixture(scope="module")

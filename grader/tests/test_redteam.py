@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from grader.assignment import REPOSITORY, SOLUTION
 from grader.bank import load_bank
 from grader.engine.isolation import Isolation, WeakIsolationError
 from grader.engine.launcher import FreshLauncher, StartError, ZygoteLauncher
 from grader.engine.text import printable
 from grader.grading import grade
-from grader.release import REPOSITORY, SOLUTION
 from grader.submission import Submission
 
 from .conftest import QUESTIONS, Graded, by_id, filled, with_source
@@ -52,7 +52,7 @@ def base(handout: Submission) -> Submission:
     """A submission whose other questions are right."""
     for filling in load_bank():
         if filling.right and filling.name in ("std_times_noise", "from_alphas_cumprod"):
-            handout = filled(handout, filling.question, filling.code)
+            handout = filled(handout, filling.question, filling.blocks)
     return handout
 
 

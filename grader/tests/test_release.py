@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from grader import blocks
-from grader.release import HANDOUT, SOLUTION, FilledError, handout_files, make_handout
+from grader.assignment import HANDOUT, SOLUTION, handout_files
+from grader.release import FilledError, make_handout
 from grader.rubric import load
 
 CONTRACT_NAMES = {  # what a student is told to use or to leave, in the handout's own text

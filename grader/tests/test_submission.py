@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from grader import blocks
-from grader.release import HANDOUT
-from grader.submission import Submission, SubmissionError, given_files, read, student_files
+from grader.assignment import HANDOUT, given_files, student_files
+from grader.submission import Submission, SubmissionError, read
 
 from .conftest import Graded, by_id, filled, with_source, write
 
