@@ -58,6 +58,17 @@ class Observation:
     arguments: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Built:
+    """An argument that the worker builds for one call: an object of a class in the worker, from tensors.
+
+    Gradients of the call reach the tensors, which they do not through an object that was there before.
+    """
+
+    constructor: Remote
+    arguments: Mapping[str, torch.Tensor]
+
+
 class Remote:
     """Something in the worker: a module or an object, and a path of attributes from it."""
 
@@ -116,7 +127,8 @@ def observe(
 
     Args:
         remote: what to call.
-        inputs: the arguments, passed by position in this order; the names label what is observed.
+        inputs: the arguments, passed by position in this order; the names label what is observed. The arguments of
+            one that is built in the worker have names of their own.
         cotangent: weights of the elements of the (first) result, whose weighted sum is differentiated; all one
             by default.
         differentiate: whether to ask for the gradients by every floating-point tensor.
@@ -124,7 +136,10 @@ def observe(
     Raises:
         Failure: if the call has no result.
     """
-    floating = [name for name, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
+    flat: dict[str, Any] = {}
+    for name, value in inputs.items():
+        flat |= value.arguments if isinstance(value, Built) else {name: value}
+    floating = [name for name, x in flat.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
     wanted = floating if differentiate else []
     return remote._student.call(remote, tuple(inputs.values()), {}, list(inputs), wanted, cotangent)
 
@@ -208,11 +223,12 @@ class Student:
         tensors: Tensors = {}
         self._functions = []
         self._called = repr(remote)
+        encoded = [self._encode(argument, tensors) for argument in arguments]
         message = self._address(remote) | {
             "operation": "call",
-            "arguments": [self._encode(argument, tensors) for argument in arguments],
+            "arguments": encoded,
             "keywords": {name: self._encode(value, tensors) for name, value in keywords.items()},
-            "gradients": [names.index(name) for name in gradients],
+            "gradients": [_tensor_names(names, arguments, encoded)[name] for name in gradients],
             "cotangent": self._encode(cotangent, tensors),
             "echo": bool(names),
         }
@@ -386,12 +402,15 @@ class Student:
         return Failure("error", f"Your code raised an exception.\n{trace}", hint)
 
     def _encode(self, value: Any, tensors: Tensors) -> dict[str, Any]:
-        return encode(value, tensors, self._refer)
+        return encode(value, tensors, lambda other: self._refer(other, tensors))
 
-    def _refer(self, value: Any) -> dict[str, Any]:
+    def _refer(self, value: Any, tensors: Tensors) -> dict[str, Any]:
         """Remotes travel as addresses, functions as numbers to call back."""
         if isinstance(value, Remote):
             return {"remote": self._address(value)}
+        if isinstance(value, Built):
+            arguments = [self._encode(argument, tensors) for argument in value.arguments.values()]
+            return {"built": self._address(value.constructor) | {"arguments": arguments}}
         if callable(value):
             self._functions.append(value)
             return {"function": len(self._functions) - 1}
@@ -420,6 +439,18 @@ class Student:
         raise WireError("a value of no known kind")
 
 
+def _tensor_names(names: list[str], arguments: tuple, encoded: list[dict[str, Any]]) -> dict[str, str]:
+    """Under which name the tensors among some arguments, and among what those are built from, travel."""
+    found = {}
+    for name, argument, skeleton in zip(names, arguments, encoded, strict=True):
+        if isinstance(argument, Built):
+            parts = zip(argument.arguments, skeleton["built"]["arguments"], strict=True)
+            found |= {part: inner["tensor"] for part, inner in parts if "tensor" in inner}
+        elif "tensor" in skeleton:
+            found[name] = skeleton["tensor"]
+    return found
+
+
 def expect_signature(function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> None:
     """Raise Failure if student code called a function of the grader with other arguments than it takes."""
     signature = inspect.signature(function)
@@ -429,4 +460,4 @@ def expect_signature(function: Callable[..., Any], arguments: list[Any], keyword
         raise Failure("error", f"Your code called {function.__name__}{signature} wrongly: {error}.") from None
 
 
-__all__ = ["Failure", "Observation", "Remote", "Student", "Unusable", "call_each", "fetch", "observe"]
+__all__ = ["Built", "Failure", "Observation", "Remote", "Student", "Unusable", "call_each", "fetch", "observe"]

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +153,8 @@ def encode(value: Any, tensors: Tensors, other: Callable[[Any], dict[str, Any]],
         return _encode_tensor(value, tensors)
     if depth < MAX_DEPTH and isinstance(value, (list, tuple)) and len(value) <= MAX_ITEMS:
         return {"sequence": [encode(item, tensors, other, depth + 1) for item in value]}
-    if depth < MAX_DEPTH and type(value) is dict and len(value) <= MAX_ITEMS and all(type(k) is str for k in value):
+    is_mapping = type(value) in (dict, OrderedDict)  # a state_dict is ordered
+    if depth < MAX_DEPTH and is_mapping and len(value) <= MAX_ITEMS and all(type(k) is str for k in value):
         return {"mapping": {k[:MAX_TEXT]: encode(v, tensors, other, depth + 1) for k, v in value.items()}}
     return other(value)
 

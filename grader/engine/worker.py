@@ -154,9 +154,9 @@ class Worker:
 
     def _call(self, function: Any, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
         """Call `function`, and differentiate the sum of its first result, weighted by the cotangent."""
+        leaves = [tensors[name].requires_grad_() for name in request["gradients"]]
         arguments = [self._decode(argument, tensors) for argument in request["arguments"]]
         keywords = {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
-        leaves = [arguments[index].requires_grad_() for index in request["gradients"]]
         result = function(*arguments, **keywords)
         reply = {"ok": self._encode(result, out)}
         if leaves:
@@ -181,12 +181,15 @@ class Worker:
         return {"object": len(self.objects) - 1}
 
     def _decode(self, skeleton: dict[str, Any], tensors: Tensors) -> Any:
-        return decode(skeleton, tensors, self._other)
+        return decode(skeleton, tensors, lambda kind, content: self._other(kind, content, tensors))
 
-    def _other(self, kind: str, content: Any) -> Any:
-        """An object that stays here, or a function of the trusted side."""
+    def _other(self, kind: str, content: Any, tensors: Tensors) -> Any:
+        """An object that stays here, one to be built here, or a function of the trusted side."""
         if kind == "remote":
             return self._resolve(content["root"], content["path"])
+        if kind == "built":
+            arguments = [self._decode(argument, tensors) for argument in content["arguments"]]
+            return self._resolve(content["root"], content["path"])(*arguments)
         if kind == "function":
             return lambda *arguments, **keywords: self._call_back(content, arguments, keywords)
         raise WireError(f"no kind of value {kind!r}")
