@@ -32,7 +32,7 @@ def latent_grid(decode: Callable[[Tensor], Tensor], rows: int = 20, bound: float
 
 
 def image_grid(images: Tensor, columns: int = 8) -> Tensor:
-    """Put images (B, C, H, W) side by side, row after row: (C, ceil(B / columns) * H, columns * W), black where none."""
+    """Put images (B, C, H, W) in rows of `columns`: (C, ceil(B / columns) * H, columns * W), black where none is."""
     b, c, h, w = images.shape
     rows = -(-b // columns)
     padded = torch.cat([images, images.new_zeros(rows * columns - b, c, h, w)])
