@@ -162,7 +162,7 @@ def progress_bar(first: int, last: int, hidden: bool) -> Iterator[Callable[[int,
     """A bar with the terms of the loss and the images per second; yields a function that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    columns = BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
     with Progress(*columns, disable=hidden) as progress:
         task = progress.add_task("", total=last, completed=first)
 

@@ -72,12 +72,21 @@ def gan_step(
     return discriminator_loss.detach(), generator_loss.detach()
 
 
+def initialise(network: nn.Module) -> None:
+    """Weights that keep the variance of what passes through ReLU layers: He et al., "Delving Deep" (2015), eq. (10)."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+
 class MLPVAETraining(Training):
     """Part 1: the small VAE maximises the evidence lower bound."""
 
     def __init__(self, x_shape: tuple[int, ...], z_dim: int = 20, hidden_dim: int = 500, lr: float = 1e-3):
         super().__init__()
         self.vae = MLPVAE(x_shape, z_dim, hidden_dim)
+        initialise(self.vae)
         self.register_buffer("zero", torch.zeros(z_dim), persistent=False)
         self.add_optimizer("vae", lr)
 
@@ -233,7 +242,7 @@ class LDMTraining(Training):
 
 
 DEFAULTS = {
-    "mlp-vae": {"dataset": "glyphs", "epochs": 15, "batch_size": 200, "lr": 1e-3, "lr_schedule": "cosine"},
+    "mlp-vae": {"dataset": "glyphs", "epochs": 12, "batch_size": 128, "lr": 1e-3, "lr_schedule": "cosine"},
     "mlp-gan": {"dataset": "glyphs", "epochs": 50, "batch_size": 100},
     "vae": {"dataset": "shapes", "epochs": 20},
     "ldm": {"dataset": "shapes", "epochs": 50},

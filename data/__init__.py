@@ -1,0 +1,1 @@
+"""Two small labelled data sets that need no download: see README.md."""

@@ -1,0 +1,184 @@
+"""Question 1.4, one training step of a GAN, on linear networks whose step has a closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.engine.student import Remote, Student, fetch
+from grader.oracle.closed_form import ClosedForm
+from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
+
+from .draw import Draw
+from .expect import close, expect_all, outputs, tensor, wrong
+from .runner import question
+
+Z_DIM, PIXELS = 2, 3
+LR = 0.5
+BATCHES = (1, 4, 7)
+NETWORKS = ("generator", "discriminator")
+ZERO_GRAD = "Zero the gradients of a network before each backward whose gradients it steps along."
+Inputs = dict[str, Tensor]
+
+
+def draw_game(draw: Draw, batch: int, lr: float = LR) -> Inputs:
+    """Networks, as a weight with its bias in the last column, and what `gan_step` is called with."""
+    return {
+        "generator": draw.uniform(-1, 1, PIXELS, Z_DIM + 1),
+        "discriminator": draw.uniform(-1, 1, PIXELS + 1),
+        "x": draw.normal(batch, PIXELS),
+        "z": draw.normal(batch, Z_DIM),
+        "lr": torch.tensor(lr),
+    }
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Both networks in the worker, each one linear layer, and their optimizers."""
+
+    generator: Remote
+    discriminator: Remote
+    arguments: tuple[Remote, ...]
+    gan_step: Remote
+
+    def step(self, x: Tensor, z: Tensor) -> tuple:
+        """One call of `gan_step`. Returns what it returned."""
+        return outputs(self.gan_step(*self.arguments, x, z), 2, "gan_step")
+
+    def weights(self) -> Inputs:
+        """The networks as they are now."""
+        return {
+            "generator": _fetch_layer(self.generator, (PIXELS, Z_DIM), "generator"),
+            "discriminator": _fetch_layer(self.discriminator, (1, PIXELS), "discriminator").squeeze(0),
+        }
+
+    def leave_gradients(self, network: str, gradient: Tensor) -> None:
+        """Give a network gradients, as an earlier backward leaves them."""
+        layer = getattr(self, network)
+        weight, bias = _parts(gradient)
+        layer.weight.grad, layer.bias.grad = weight, bias
+
+
+def _parts(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight and the bias of a layer with its bias in the last column."""
+    rows = torch.atleast_2d(layer).float()
+    return rows[:, :-1].contiguous(), rows[:, -1].contiguous()
+
+
+def _fetch_layer(layer: Remote, shape: tuple[int, int], name: str) -> Tensor:
+    """A layer with its bias in the last column, in float64."""
+    weight, bias = fetch(layer, "weight", "bias")
+    what = f"after gan_step, the {name}'s"
+    parts = tensor(weight, shape, f"{what} weight"), tensor(bias, shape[:1], f"{what} bias")
+    return torch.cat([parts[0], parts[1][:, None]], dim=1)
+
+
+def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
+    """New networks with the weights of `inputs`, and plain gradient descent as both optimizers."""
+    nn, layers, optimizers = student.torch.nn, [], []
+    for name, shape in [("generator", (Z_DIM, PIXELS)), ("discriminator", (PIXELS, 1))]:
+        layer = nn.Linear(*shape)
+        weight, bias = _parts(inputs[name])
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        layers.append(layer)
+        optimizers.append(student.torch.optim.SGD(layer.parameters(), lr=float(inputs["lr"])))
+    generator = nn.Sequential(layers[0])
+    discriminator = nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
+    return Networks(layers[0], layers[1], (generator, discriminator, *optimizers), student.train.gan_step)
+
+
+@dataclass(frozen=True)
+class Played:
+    """One call of `gan_step`: what the closed forms need, the losses it returned, and both networks after it."""
+
+    inputs: Inputs
+    losses: tuple
+    after: Inputs
+
+
+def play(student: Student, games: Sequence[Inputs]) -> list[Played]:
+    """Call `gan_step` once for every game, each with new networks."""
+    played = []
+    for inputs in games:
+        networks = build(student, inputs)
+        losses = networks.step(inputs["x"], inputs["z"])
+        after = networks.weights()
+        played.append(Played(inputs | {"new_discriminator": after["discriminator"]}, losses, after))
+    return played
+
+
+def expect_played(form: ClosedForm, played: Sequence[Played], results: Sequence[Any], what: str) -> None:
+    """Expect one result of every game."""
+    expect_all([(got, form.at(**game.inputs)) for got, game in zip(results, played, strict=True)], what)
+
+
+@question("1.4")
+def test_gan_step_losses(student: Student, draw: Draw) -> None:
+    """Both losses: with networks that stand still, 2 ln 2 and ln 2 at D = 1/2, and between two real steps."""
+    undecided = draw_game(draw, 4, lr=0.0) | {"discriminator": torch.zeros(PIXELS + 1)}
+    played = play(student, [undecided, draw_game(draw, 5, lr=0.0), *(draw_game(draw, batch) for batch in BATCHES)])
+    expect_played(DISCRIMINATOR_LOSS, played, [game.losses[0] for game in played], "the discriminator's loss")
+    expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
+
+
+@question("1.4")
+def test_gan_step_moves_the_discriminator(student: Student, draw: Draw) -> None:
+    """The discriminator after the call: one step down its own loss, and nothing else."""
+    played = play(student, [draw_game(draw, batch) for batch in BATCHES])
+    moved = [game.after["discriminator"] for game in played]
+    expect_played(MOVED_DISCRIMINATOR, played, moved, "the discriminator after its step")
+
+
+@question("1.4")
+def test_gan_step_moves_the_generator(student: Student, draw: Draw) -> None:
+    """The generator after the call: one step down its own loss, judged by the new discriminator, and nothing else."""
+    played = play(student, [draw_game(draw, batch) for batch in BATCHES])
+    moved = [game.after["generator"] for game in played]
+    expect_played(MOVED_GENERATOR, played, moved, "the generator after its step")
+
+
+# ---------------------------------------------------------------- gradients of before
+
+
+@question("1.4")
+def test_gan_step_starts_from_zero_gradients(student: Student, draw: Draw) -> None:
+    """Gradients of before change nothing: in three steps in a row, and where there were some before the first."""
+    inputs = draw_game(draw, 4)
+    row = build(student, inputs)
+    states = [row.weights()]
+    for _ in range(3):
+        row.step(inputs["x"], inputs["z"])
+        states.append(row.weights())
+    for name in NETWORKS:
+        if close(states[0][name], states[1][name]):
+            raise wrong(f"The {name} does not move at all, so that there is no step to look at.")
+    if not alike(step_once(student, inputs), states[1]):
+        raise wrong(
+            "Two calls with the same networks, x and z leave different networks.",
+            "z is the only source of randomness: use it in both steps, and draw no noise of your own.",
+        )
+    for name in NETWORKS:
+        left = draw.normal(*inputs[name].shape)
+        if not alike(step_once(student, inputs, {name: left}), states[1]):
+            raise wrong(f"Gradients that the {name} had before the call change what the call does.", ZERO_GRAD)
+    for before, after in zip(states[1:], states[2:], strict=False):
+        if not alike(step_once(student, inputs | before), after):
+            raise wrong("In several calls in a row, a call changes what the next one does.", ZERO_GRAD)
+
+
+def step_once(student: Student, inputs: Inputs, left: Mapping[str, Tensor] | None = None) -> Inputs:
+    """What a call makes of new networks, some of which may have gradients already."""
+    networks = build(student, inputs)
+    for name, gradient in (left or {}).items():
+        networks.leave_gradients(name, gradient)
+    networks.step(inputs["x"], inputs["z"])
+    return networks.weights()
+
+
+def alike(one: Inputs, other: Inputs) -> bool:
+    """Whether both networks are the same."""
+    return all(close(one[name], other[name]) for name in NETWORKS)

@@ -1,0 +1,101 @@
+"""What the report shows: the runs, as the command lines a student would type."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from grader.assignment import SOLUTION
+
+KL_WEIGHTS = ("1", "1e-3", "1e-6")
+GAN_WEIGHTS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "0")
+DATASETS = ("mnist", "cifar10")
+LDM_KL_WEIGHT = "1e-3"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and how wide the convolutional networks are.
+
+    Attributes:
+        mlp_vae, mlp_gan: epochs over MNIST.
+        vae: steps of 32 images.
+        ldm: steps of 128 latents.
+        num_timesteps: of the diffusion.
+        num_channels: of the auto-encoder, the discriminator and the UNet.
+        samples: how many a Frechet distance is measured with.
+    """
+
+    mlp_vae: int
+    mlp_gan: int
+    vae: int
+    ldm: int
+    num_timesteps: int
+    num_channels: int
+    samples: int
+
+
+SCHEDULES = {
+    "smoke": Schedule(mlp_vae=1, mlp_gan=1, vae=20, ldm=20, num_timesteps=20, num_channels=8, samples=100),
+    "reduced": Schedule(
+        mlp_vae=12, mlp_gan=20, vae=1200, ldm=4000, num_timesteps=200, num_channels=16, samples=1000
+    ),
+    "full": Schedule(
+        mlp_vae=50, mlp_gan=100, vae=30_000, ldm=100_000, num_timesteps=1000, num_channels=64, samples=10_000
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: its name, and the arguments of train.py that make it."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+    def command(self) -> str:
+        """The command line, as a student would type it."""
+        return f"python train.py {' '.join(self.arguments)}"
+
+
+def plan(schedule: Schedule, sources: dict[str, str], folder: Path) -> list[Planned]:
+    """Every run, in an order in which each finds what it needs.
+
+    Args:
+        schedule: how long to train.
+        sources: what to give to --dataset, by the name of a data set.
+        folder: where run directories go.
+    """
+    mnist = ("--dataset", sources["mnist"])
+    width = ("--num-channels", str(schedule.num_channels))
+    steps = ("--batch-size", "32", "--lr", "1e-3", "--steps", str(schedule.vae), *width)
+    planned = [
+        Planned("mlp-vae-20", ("mlp-vae", *mnist, "--epochs", str(schedule.mlp_vae))),
+        Planned("mlp-vae-2", ("mlp-vae", *mnist, "--z-dim", "2", "--epochs", str(schedule.mlp_vae))),
+        Planned("mlp-gan", ("mlp-gan", *mnist, "--z-dim", "64", "--epochs", str(schedule.mlp_gan))),
+    ]
+    for name in DATASETS:
+        source = ("--dataset", sources[name])
+        for weight in KL_WEIGHTS:
+            planned.append(Planned(f"vae-{name}-kl-{weight}", ("vae", *source, "--kl-weight", weight, *steps)))
+        ldm = (
+            *("ldm", *source, "--vae", str(folder / f"vae-{name}-kl-{LDM_KL_WEIGHT}"), *width),
+            *("--batch-size", "128", "--lr", "1e-3", "--lr-schedule", "cosine"),
+            *("--num-timesteps", str(schedule.num_timesteps), "--steps", str(schedule.ldm)),
+        )
+        planned.append(Planned(f"ldm-{name}", ldm))
+    for weight in GAN_WEIGHTS:
+        source = ("--dataset", sources["cifar10"], "--kl-weight", "1e-6")
+        start = ("--gan-loss-start", str(schedule.vae // 4))
+        planned.append(Planned(f"vae-gan-{weight}", ("vae", *source, "--gan-weight", weight, *start, *steps)))
+    return planned
+
+
+def carry_out(planned: Planned, folder: Path) -> None:
+    """Train one run, from where it was stopped if it was; at once where it is done. Raises CalledProcessError."""
+    run = folder / planned.name
+    resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
+    command = [sys.executable, "train.py", *planned.arguments, "--run-dir", str(run), *resume]
+    subprocess.run(command, cwd=SOLUTION, check=True)
