@@ -79,9 +79,9 @@ def train_steps(
         yield {name: term.detach() for name, term in training.step(training.prepare(x), y, step).items()}
 
 
-def fit(training: Training, pixels: Tensor, labels: Tensor, batch_size: int, seed: int, first: int, last: int) -> None:
-    """Take the steps from `first` up to `last` on pixels (N, C, H, W) with labels (N,)."""
-    for _ in train_steps(training, Images(pixels, labels, []), batch_size, seed, first, last):
+def fit(training: Training, images: Images, batch_size: int, seed: int, first: int, last: int) -> None:
+    """Take the steps from `first` up to `last`, which is left out."""
+    for _ in train_steps(training, images, batch_size, seed, first, last):
         pass
 
 

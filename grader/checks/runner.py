@@ -30,12 +30,21 @@ CHECKS: dict[str, Check] = {}
 
 @dataclass(frozen=True)
 class Check:
-    """One check of one question; `title` says to a student what is checked."""
+    """One check of one question.
+
+    Attributes:
+        question: its id.
+        name: its name in the rubric.
+        title: what is checked, said to a student.
+        function: runs it; raises Failure.
+        imports: modules that take long to import, and that student code will need.
+    """
 
     question: str
     name: str
     title: str
     function: CheckFunction
+    imports: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -54,13 +63,13 @@ class Outcome:
     seconds: float = 0.0
 
 
-def question(question_id: str) -> Callable[[CheckFunction], CheckFunction]:
+def question(question_id: str, imports: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
     """Register `test_<name>(student, draw)` as a check of a question; its docstring's first line is its title."""
 
     def register(function: CheckFunction) -> CheckFunction:
         name = function.__name__.removeprefix("test_")
         title = (function.__doc__ or name).strip().splitlines()[0]
-        check = Check(question_id, name, title, function)
+        check = Check(question_id, name, title, function, imports)
         if check.id in CHECKS:
             raise ValueError(f"two checks are called {check.id}")
         CHECKS[check.id] = check
@@ -80,7 +89,7 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     status, message, hint = "passed", "", ""
     try:
         draw = Draw(seed, check.id)
-        student.begin(draw.worker_seed)
+        student.begin(draw.worker_seed, check.imports)
         check.function(student, draw)
     except Failure as failure:
         status, message, hint = failure.status, failure.message, failure.hint

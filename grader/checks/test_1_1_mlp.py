@@ -7,7 +7,6 @@ lies between them by what comes out once the parameters are numbers of the check
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -19,12 +18,14 @@ from grader.engine.student import Built, Failure, Remote, Student, fetch, observ
 from grader.oracle.mlp import SIGMA
 
 from .draw import Draw
-from .expect import close, numbers, tensor, wrong
+from .expect import close, numbers, outputs, tensor, wrong
 from .runner import question
 
 X_SHAPE, X_DIM, Z_DIM, HIDDEN = (3, 4, 2), 24, 5, 16  # no two of 24, 5, 2 * 5 and 16 are the same
 SIZES = [((1, 7, 6), 2, 12), ((3, 4, 2), 1, 20), ((5,), 7, 9)]  # x_shape, z_dim, hidden_dim
 BATCH = 6
+NORMAL = "Normal takes a mean and a standard deviation, in this order; softplus makes the second positive."
+INERT = 1e-4  # outputs that differ by less from image to image do not depend on the image
 Run = Callable[[Tensor], Tensor]
 
 
@@ -39,6 +40,10 @@ class Plan:
     inputs: int
     outputs: tuple[int, ...]
     hidden: int = HIDDEN
+
+    def is_weight(self, parameter: Tensor) -> bool:
+        """Whether this connects layers. A row is a bias, written by hand, unless a layer may be one unit wide."""
+        return parameter.ndim > 1 and (min(parameter.shape) > 1 or 1 in self.outputs)
 
     def is_first(self, parameter: Tensor) -> bool:
         """Whether this is the weight of a layer from the input to hidden units."""
@@ -59,27 +64,35 @@ GENERATOR = Plan("The generator", Z_DIM, (X_DIM,))
 DISCRIMINATOR = Plan("The discriminator", X_DIM, (1,))
 
 
+def plain(value: Any, what: str) -> Tensor:
+    """`value` in float64, if it is a finite floating-point tensor of any shape."""
+    return tensor(value, tuple(value.shape) if isinstance(value, Tensor) else (), what)
+
+
 def read_parameters(student: Student, module: Remote) -> dict[str, Tensor]:
     """The parameters of a network by name, in the order of `module.parameters()`."""
-    named = student.builtins.dict(Built(module.named_parameters, {}))
-    if not named:
+    named = student.builtins.dict(inner_call(module.named_parameters))
+    if not isinstance(named, dict) or not named:
         raise wrong(
             "The network has no parameters.",
             "Make its layers in __init__, as attributes or in nn.Sequential or nn.ModuleList: in a plain Python list "
             "they are not part of the network.",
         )
-    return {name: tensor(x, tuple(x.shape), f"The parameter {name}").float() for name, x in named.items()}
+    return {name: plain(x, f"The parameter {name}").float() for name, x in named.items()}
 
 
 def expect_layers(parameters: Mapping[str, Tensor], plan: Plan, depth: int | None = None) -> None:
     """Expect a chain of layers of the widths of a plan, with `depth` hidden layers, or any number of them."""
-    weights = {name: x for name, x in parameters.items() if x.ndim > 1}
+    weights = {name: x for name, x in parameters.items() if plan.is_weight(x)}
     for name, x in weights.items():
         if not (plan.is_first(x) or plan.is_middle(x) or plan.is_last(x)):
+            widths = " or ".join(map(str, plan.outputs))
             raise wrong(
-                f"{plan.what} has {plan.inputs} inputs and hidden_dim = {plan.hidden}; the shape {tuple(x.shape)} of "
-                f"{name} fits neither between them nor before what comes out.",
-                "Every hidden layer has hidden_dim units; write x_dim, z_dim and hidden_dim where you mean them.",
+                f"{plan.what} has {plan.inputs} inputs, hidden layers of hidden_dim = {plan.hidden} units and "
+                f"{widths} output{'' if widths == '1' else 's'}; the shape {tuple(x.shape)} of {name} belongs nowhere "
+                "between them.",
+                "There is at least one hidden layer, and all have hidden_dim units; write x_dim, z_dim and hidden_dim "
+                "where you mean them.",
             )
     first = sum(plan.is_first(x) for x in weights.values())
     last = sum(plan.is_last(x) for x in weights.values())
@@ -101,25 +114,31 @@ def expect_layers(parameters: Mapping[str, Tensor], plan: Plan, depth: int | Non
 
 
 class Circuit:
-    """A network of positive hidden weights, last weights of both signs and no biases.
+    """A network of positive hidden weights, no biases, and for each output last weights of one sign.
 
     Positive inputs make every hidden unit positive, so that no ReLU is closed. Where the weights of one hidden layer
-    change their sign, all of its units are negative, and a ReLU behind them lets nothing through.
+    change their sign, all of its units are negative, and a ReLU behind them lets nothing through. Every output is plus
+    or minus a sum of hidden units, 1/2 to 9/2 times their mean: whatever is drawn, none comes near 0.
     """
 
     def __init__(self, module: Remote, parameters: Mapping[str, Tensor], plan: Plan, draw: Draw, run: Run):
         self.module = module
         self.run = run
-        self.last = {name for name, x in parameters.items() if x.ndim > 1 and plan.is_last(x)}
-        self.hidden = [name for name, x in parameters.items() if x.ndim > 1 and name not in self.last]
-        self.weights = {name: self._weight(name, x, plan, draw) for name, x in parameters.items()}
+        weights = {name: x for name, x in parameters.items() if plan.is_weight(x)}
+        self.last = {name for name, x in weights.items() if set(x.shape) & set(plan.outputs)}
+        self.hidden = [name for name in weights if name not in self.last]
+        self.weights = {name: self._draw(name, x, plan, draw) for name, x in parameters.items()}
 
-    def _weight(self, name: str, parameter: Tensor, plan: Plan, draw: Draw) -> Tensor:
+    def _draw(self, name: str, parameter: Tensor, plan: Plan, draw: Draw) -> Tensor:
+        weights = draw.uniform(0.5, 1.5, *parameter.shape)
         if name in self.last:
-            return draw.normal(*parameter.shape, std=plan.hidden**-0.5)
-        if parameter.ndim > 1:
-            return draw.uniform(0.5, 1.5, *parameter.shape) / parameter.numel() ** 0.5
-        return parameter if name.endswith("weight") else torch.zeros_like(parameter)  # gain of a norm, slope of PReLU
+            row = [width if width in plan.outputs else 1 for width in parameter.shape]
+            signs = draw.integers(2, *row) * 2 - 1
+            return weights * signs * draw.uniform(1.0, 3.0, *row) * max(row) / parameter.numel()
+        if name in self.hidden:
+            return weights / parameter.numel() ** 0.5
+        is_gain = parameter.ndim == 1 and name.endswith("weight")  # of a norm, or the slope of a PReLU
+        return parameter if is_gain else torch.zeros_like(parameter)
 
     def set(self, factors: Mapping[str, float | Tensor] | None = None) -> None:
         """Give the network its weights, some of them times a factor."""
@@ -138,14 +157,14 @@ class Circuit:
 
 
 def positive(draw: Draw, *shape: int) -> Tensor:
-    """Inputs between 0 and 1 that differ in scale from image to image."""
-    scale = torch.linspace(0.25, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-    return draw.uniform(0.6, 1, *shape) * scale
+    """Inputs between 0.5 and 1, positive even if scaled to [-1, 1], that differ in scale from image to image."""
+    scale = torch.linspace(0.75, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    return draw.uniform(0.7, 1, *shape) * scale
 
 
-def variation(outputs: Tensor) -> float:
-    """How far the outputs of a batch differ from those of its first image."""
-    return float((outputs - outputs[:1]).abs().max())
+def variation(results: Tensor) -> float:
+    """How far the results of a batch differ from that of its first image."""
+    return float((results - results[:1]).abs().max())
 
 
 def expect_rectifiers(circuit: Circuit, inputs: Tensor, plan: Plan, slope: float, named: str) -> None:
@@ -155,25 +174,27 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, plan: Plan, slope: float
     the slope of what came through before. Of any two neighbours the first is told this way, and the last alone.
     """
     total = variation(circuit.respond(inputs))
-    if total < 1e-4:
+    if total < INERT:
         raise wrong(f"{plan.what} gives the same for different inputs, whatever its weights.")
-    for names in [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]:
-        rest = variation(circuit.respond(inputs, dict.fromkeys(names, -1.0)))
-        if rest > (slope + 1e-5) * total:
-            raise wrong(
-                f"With positive inputs, positive weights and no biases, but negative weights in {' and '.join(names)}, "
-                f"{named} behind the layer lets {'next to ' if slope else ''}nothing through; {rest / total:.0%} of "
-                "the differences between inputs come through.",
-                f"Each hidden layer is a Linear followed by {named}; without, two layers are no more than one. "
-                "No tanh, no sigmoid and no normalisation there.",
-            )
+    groups = [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]
+    shares = [variation(circuit.respond(inputs, dict.fromkeys(names, -1.0))) / total for names in groups]
+    share, names = max(zip(shares, groups, strict=True), key=lambda pair: pair[0])
+    if share > slope + 1e-5:
+        where = f"{'behind' if len(names) == 1 else 'between'} {' and '.join(names)}"
+        raise wrong(
+            f"With positive inputs, no biases, and positive weights except in {' and '.join(names)}, {named} {where} "
+            f"lets {'little' if slope else 'nothing'} through; {share:.0%} of the differences between inputs come "
+            "through.",
+            f"Each hidden layer is a Linear followed by {named}: without it two layers are no more than one. What "
+            "comes out is computed from the last of them; there is no tanh, sigmoid or normalisation before.",
+        )
 
 
 def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
     """Expect a sigmoid of a linear layer: its logits are proportional to the weights of the layer."""
-    logits = circuit.respond(inputs)
+    before = circuit.respond(inputs)
     for factor in (-1.0, 0.5):
-        if not close(circuit.respond_to_last(inputs, factor), factor * logits, 1e-3, 1e-3):
+        if not close(circuit.respond_to_last(inputs, factor), factor * before, 1e-3, 1e-3):
             raise wrong(
                 f"{what}: with the weights of the last layer times {factor:g}, its logits, log p / (1 - p), do not "
                 f"become {factor:g} times what they were.",
@@ -184,15 +205,16 @@ def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
 def expect_alone(call: Run, inputs: Tensor, what: str) -> None:
     """Expect the same at every call, and each image of a batch by itself. `call` gives what is compared."""
     together = call(inputs)
-    if not close(call(inputs), together):
+    rounding = 1e-5 * max(1.0, float(together.abs().max()))
+    if not close(call(inputs), together, atol=rounding):
         raise wrong(
             f"{what} gives something else when it is called again with the same input.",
             "There is no chance in it: no dropout, no sampling, and the layers are made once, in __init__.",
         )
     for count in (BATCH // 2, 1):
-        if not close(call(inputs[:count]), together[:count]):
+        if not close(call(inputs[:count]), together[:count], atol=rounding):
             raise wrong(
-                f"What {what} gives for the first {count} of {len(inputs)} changes when the others are left out.",
+                f"{what} gives something else for the first {count} of {len(inputs)} when the others are left out.",
                 "Images of a batch do not influence one another: no batch normalisation, and the first axis stays "
                 "the batch in every reshape.",
             )
@@ -210,24 +232,48 @@ def expect_probabilities(value: Any, shape: tuple[int, ...], what: str) -> Tenso
     return result
 
 
+def logits(probabilities: Tensor) -> Tensor:
+    """log p / (1 - p), a row for each image."""
+    return probabilities.reshape(len(probabilities), -1).logit(eps=1e-9)
+
+
 # ---------------------------------------------------------------- gradients
 
 
-def find_gradients(student: Student, module: Remote, result: Remote | Built, weights: Tensor) -> list[Tensor | None]:
+def inner_call(function: Remote, *arguments: Any) -> Built:
+    """A call whose result is an argument of another, and keeps its gradients that way."""
+    named: dict[str, Any] = {str(i): argument for i, argument in enumerate(arguments)}
+    return Built(function, named)
+
+
+def find_gradients(
+    student: Student, module: Remote, parameters: Mapping[str, Tensor], result: Remote | Built, weights: Tensor
+) -> list[Tensor | None]:
     """The gradient of (result * weights).sum() by each parameter; None where a parameter was not used."""
-    torch_there = student.torch
-    weighted = Built(torch_there.mul, {"result": result, "weights": weights})
-    total = Built(torch_there.sum, {"weighted": weighted})
+    there = student.torch
+    total = inner_call(there.sum, inner_call(there.mul, result, weights))
     try:
-        found = torch_there.autograd.grad(total, Built(module.parameters, {}), retain_graph=True, allow_unused=True)
+        found = there.autograd.grad(total, inner_call(module.parameters), retain_graph=True, allow_unused=True)
     except Failure as failure:
         if "does not require grad" in failure.message:
             raise wrong(
-                "A result or a parameter of the network knows no gradient.",
+                "There is no gradient: the result, or a parameter of the network, does not require one.",
                 "Leave out detach, .data, no_grad, inference_mode and requires_grad_(False).",
             ) from None
         raise
-    return list(found)
+    found = outputs(found, len(parameters), "The gradient")
+    return [
+        None if gradient is None else tensor(gradient, tuple(x.shape), f"The gradient by {name}")
+        for (name, x), gradient in zip(parameters.items(), found, strict=True)
+    ]
+
+
+def used_parameters(student: Student, module: Remote, weights: Tensor, *results: Remote | Built) -> dict[str, Tensor]:
+    """Those parameters that results depend on, all of them shaped like `weights`."""
+    parameters = read_parameters(student, module)
+    found = [find_gradients(student, module, parameters, result, weights) for result in results]
+    columns = zip(parameters.items(), *found, strict=True)
+    return {name: x for (name, x), *gradients in columns if any(g is not None for g in gradients)}
 
 
 def expect_trained(parameters: Mapping[str, Tensor], gradients: Iterable[Tensor | None], by: str) -> None:
@@ -241,19 +287,19 @@ def expect_trained(parameters: Mapping[str, Tensor], gradients: Iterable[Tensor 
 
 
 def expect_different_units(parameters: Mapping[str, Tensor], plan: Plan) -> None:
-    """Expect that the units of a hidden layer do not all start from the same weights."""
+    """Expect that the units of a hidden layer do not all start from the same weights. Last layers may start at 0."""
     for name, x in parameters.items():
-        if x.ndim > 1 and (plan.is_first(x) or plan.is_middle(x)) and bool((x == x.flatten()[0]).all()):
+        if plan.is_weight(x) and bool((x == x.flatten()[0]).all()) and (plan.is_middle(x) or bool(x.any())):
             raise wrong(
                 f"All numbers of {name} start out the same, so that its units learn the same and stay the same.",
                 "Leave the initialisation of torch, or draw weights at random.",
             )
 
 
-def expect_input_gradient(function: Remote, name: str, inputs: Tensor, whose: str) -> None:
-    """Expect a gradient by the input."""
-    gradient = observe(function, {name: inputs}).gradients[name]
-    if gradient is None or not bool(gradient.any()):
+def expect_input_gradient(function: Remote, name: str, inputs: Tensor, weights: Tensor, whose: str) -> None:
+    """Expect a gradient of (result * weights).sum() by the input."""
+    gradient = observe(function, {name: inputs}, weights).gradients[name]
+    if gradient is None or not bool(tensor(gradient, tuple(inputs.shape), f"The gradient by {name}").any()):
         raise wrong(f"No gradient reaches {name}, so that {whose} does not learn.", "Do not detach the input.")
 
 
@@ -261,17 +307,25 @@ def expect_input_gradient(function: Remote, name: str, inputs: Tensor, whose: st
 
 
 def make_vae(student: Student) -> Remote:
-    """A small VAE, called once, after which lazy layers know their shapes too."""
+    """A small VAE, called once, after which lazy layers know their shapes too. A question may need but one half."""
     vae = student.model.MLPVAE(X_SHAPE, Z_DIM, HIDDEN)
-    with suppress(Failure):  # the decoder may be missing where the encoder is checked
-        vae.decode(torch.zeros(1, Z_DIM))
-    vae.encode(torch.zeros(1, *X_SHAPE))
+    for function, shape in [(vae.encode, X_SHAPE), (vae.decode, (Z_DIM,))]:
+        try:
+            function(torch.full((2, *shape), 0.5))
+        except Failure as failure:
+            if failure.status not in ("error", "not_attempted"):  # the worker is gone
+                raise
     return vae
 
 
 def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, Tensor]:
     """q(z|x), its mean and its standard deviation, judged up to their values."""
-    posterior = vae.encode(x)
+    try:
+        posterior = vae.encode(x)
+    except Failure as failure:
+        if "satisfy the constraint" not in failure.message:
+            raise
+        raise Failure(failure.status, failure.message, NORMAL) from None
     if not isinstance(posterior, Remote):
         kind = "a tensor" if isinstance(posterior, Tensor) else "no distribution"
         raise wrong(
@@ -282,7 +336,9 @@ def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, 
     mean, std = fetch(posterior, "mean", "stddev")
     mean, std = tensor(mean, shape, "The mean of q(z|x)"), tensor(std, shape, "The standard deviation of q(z|x)")
     if not bool((std > 0).all()):
-        raise wrong(f"The standard deviation of q(z|x) is {float(std.min()):.4g} somewhere; it must be above 0.")
+        raise wrong(
+            f"The standard deviation of q(z|x) is {float(std.min()):.4g} somewhere; it must be above 0.", NORMAL
+        )
     return posterior, mean, std
 
 
@@ -292,10 +348,9 @@ def encode_both(vae: Remote, x: Tensor) -> Tensor:
     return torch.cat([mean, std], dim=1)
 
 
-def decode_logits(vae: Remote, z: Tensor) -> Tensor:
-    """The logits of decoded images, a row for each."""
-    images = expect_probabilities(vae.decode(z), (len(z), *X_SHAPE), "What MLPVAE.decode returns")
-    return images.flatten(1).logit(eps=1e-9)
+def decode(vae: Remote, z: Tensor, x_shape: tuple[int, ...] = X_SHAPE) -> Tensor:
+    """Decoded images, judged up to their values."""
+    return expect_probabilities(vae.decode(z), (len(z), *x_shape), "What MLPVAE.decode returns")
 
 
 def open_encoder(vae: Remote, parameters: Mapping[str, Tensor], draw: Draw) -> Circuit:
@@ -303,8 +358,8 @@ def open_encoder(vae: Remote, parameters: Mapping[str, Tensor], draw: Draw) -> C
     circuit = Circuit(vae, parameters, ENCODER, draw, lambda x: encode_both(vae, x))
     if not circuit.last:
         raise wrong(
-            f"No parameters lead from hidden_dim = {HIDDEN} units to mu and sigma of z_dim = {Z_DIM}.",
-            "The heads are layers with hidden_dim inputs, made in __init__ and registered in the network.",
+            f"No parameters lead to mu and sigma of z_dim = {Z_DIM}.",
+            "The heads are layers with z_dim outputs each, made in __init__ and registered in the network.",
         )
     return circuit
 
@@ -312,20 +367,20 @@ def open_encoder(vae: Remote, parameters: Mapping[str, Tensor], draw: Draw) -> C
 @question("1.1")
 def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
     """q(z|x) is a Normal of shape (B, z_dim), with a linear mu and a positive sigma, for each image by itself."""
+    vae = make_vae(student)
+    expect_alone(lambda x: encode_both(vae, x), draw.uniform(0, 1, BATCH, *X_SHAPE), "MLPVAE.encode")
     for x_shape, z_dim, hidden_dim in SIZES:
-        vae = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
+        other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
         for count in (4, 1):
-            posterior, *_ = encode(vae, draw.uniform(0, 1, count, *x_shape), z_dim)
+            posterior, *_ = encode(other, draw.uniform(0, 1, count, *x_shape), z_dim)
     distributions = student.torch.distributions
     if student.builtins.isinstance(posterior, [distributions.Normal, distributions.Independent]) is not True:
         raise wrong("MLPVAE.encode returned another distribution than a torch.distributions.Normal.")
-    vae = make_vae(student)
-    expect_alone(lambda x: encode_both(vae, x), draw.uniform(0, 1, BATCH, *X_SHAPE), "MLPVAE.encode")
     x = positive(draw, 4, *X_SHAPE)
     circuit = open_encoder(vae, read_parameters(student, vae), draw)
     mean, std = circuit.respond(x).chunk(2, dim=1)
     for name, value in [("mean", mean), ("standard deviation", std)]:
-        if variation(value) < 1e-4:
+        if variation(value) < INERT:
             raise wrong(f"The {name} of q(z|x) is the same for different images, whatever the weights.")
     if close(std, torch.nn.functional.softplus(mean)) or close(std, mean.exp()):
         raise wrong("The standard deviation is a function of the mean: both come from the same head.")
@@ -342,20 +397,19 @@ def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
 @question("1.1")
 def test_mlp_vae_decodes_to_images(student: Student, draw: Draw) -> None:
     """decode gives images of shape (B, *x_shape) in (0, 1), by ReLU layers of hidden_dim units and a sigmoid."""
+    vae = make_vae(student)
+    expect_alone(lambda z: decode(vae, z), draw.normal(BATCH, Z_DIM), "MLPVAE.decode")
     for x_shape, z_dim, hidden_dim in SIZES:
-        vae = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
+        other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
         for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]:
             z = draw.normal(count, z_dim, std=std)
-            expect_probabilities(vae.decode(z), (count, *x_shape), "What MLPVAE.decode returns")
-    vae = make_vae(student)
-    expect_alone(lambda z: decode_logits(vae, z), draw.normal(BATCH, Z_DIM), "MLPVAE.decode")
-    parameters = read_parameters(student, vae)
-    built = Built(vae.decode, {"z": draw.normal(2, Z_DIM)})
-    found = find_gradients(student, vae, built, torch.ones(2, *X_SHAPE))
-    used = {name: parameters[name] for name, x in zip(parameters, found, strict=True) if x is not None}
+            decode(other, z, x_shape)
+    vae.requires_grad_(True)  # that parameters learn is a check of its own
+    images = inner_call(vae.decode, draw.normal(2, Z_DIM))
+    used = used_parameters(student, vae, torch.ones(2, *X_SHAPE), images)
     expect_layers(used, DECODER)
     z = positive(draw, 4, Z_DIM)
-    circuit = Circuit(vae, used, DECODER, draw, lambda z: decode_logits(vae, z))
+    circuit = Circuit(vae, used, DECODER, draw, lambda z: logits(decode(vae, z)))
     expect_sigmoid(circuit, z, "What MLPVAE.decode returns")
     expect_rectifiers(circuit, z, DECODER, 0.0, "a ReLU")
 
@@ -364,17 +418,11 @@ def test_mlp_vae_decodes_to_images(student: Student, draw: Draw) -> None:
 def test_mlp_vae_encoder_layers(student: Student, draw: Draw) -> None:
     """The encoder has three hidden ReLU layers of hidden_dim units, and two heads behind them."""
     vae = make_vae(student)
-    parameters = read_parameters(student, vae)
+    vae.requires_grad_(True)  # that parameters learn is a check of its own
     posterior, *_ = encode(vae, draw.uniform(0, 1, 2, *X_SHAPE))
-    ones = torch.ones(2, Z_DIM)
-    found = [find_gradients(student, vae, result, ones) for result in (posterior.mean, posterior.stddev)]
-    used = {
-        name: parameters[name]
-        for name, *gradients in zip(parameters, *found, strict=True)
-        if any(gradient is not None for gradient in gradients)
-    }
+    used = used_parameters(student, vae, torch.ones(2, Z_DIM), posterior.mean, posterior.stddev)
     expect_layers(used, ENCODER, depth=3)
-    heads = [x for x in used.values() if x.ndim > 1 and ENCODER.is_last(x)]
+    heads = [x for x in used.values() if ENCODER.is_weight(x) and ENCODER.is_last(x)]
     if sum(x.numel() for x in heads) != 2 * Z_DIM * HIDDEN:
         shapes = " and ".join(str(tuple(x.shape)) for x in heads)
         raise wrong(
@@ -404,10 +452,11 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
         for sentence in SIGMA.misconceptions
         if all(agrees(factor, expected[factor].misconceived(sentence)) for factor in factors)
     )
-    values = ", ".join(f"{float(found[factor][-1, 0]):.4g}" for factor in sorted(factors))
+    shown = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    values = ", ".join(f"{float(found[factor][-1, 0]):.4g}" for factor in shown)
     raise wrong(
         "The standard deviation of q(z|x) does not follow softplus: with the weights of its head times "
-        f"{', '.join(f'{factor:g}' for factor in sorted(factors))}, and no bias, it is {values}.",
+        f"{', '.join(f'{factor:g}' for factor in shown)}, and no bias, it is {values}.",
         next(hints, "Normal takes the standard deviation: softplus of a linear layer, with nothing before or behind."),
     )
 
@@ -422,17 +471,17 @@ def test_mlp_vae_trains_every_parameter(student: Student, draw: Draw) -> None:
     encoder.set()
     posterior, *_ = encode(vae, positive(draw, 4, *X_SHAPE))
     weights = draw.uniform(0.5, 1.5, 4, Z_DIM)
-    by_mean = find_gradients(student, vae, posterior.mean, weights)
-    by_std = find_gradients(student, vae, posterior.stddev, weights)
+    by_mean = find_gradients(student, vae, parameters, posterior.mean, weights)
+    by_std = find_gradients(student, vae, parameters, posterior.stddev, weights)
 
     z = positive(draw, 4, Z_DIM)
-    decoder = Circuit(vae, parameters, DECODER, draw, lambda z: decode_logits(vae, z))
-    decoder.respond(z)
-    by_image = find_gradients(student, vae, Built(vae.decode, {"z": z}), draw.uniform(0.5, 1.5, 4, *X_SHAPE))
+    Circuit(vae, parameters, DECODER, draw, vae.decode).set()
+    weights = draw.uniform(0.5, 1.5, *plain(vae.decode(z), "A decoded image").shape)
+    by_image = find_gradients(student, vae, parameters, inner_call(vae.decode, z), weights)
     columns = list(zip(by_mean, by_std, by_image, strict=True))
     sums = [sum((g.abs() for g in column if g is not None), torch.zeros(1)) for column in columns]
     expect_trained(parameters, sums, "mu, sigma or the decoded image")
-    trunk = [bool(x.ndim > 1 and name not in encoder.last) for name, x in parameters.items()]
+    trunk = [name in encoder.hidden for name in parameters]
     for ours, others, mine, other in [(by_mean, by_std, "mu", "sigma"), (by_std, by_mean, "sigma", "mu")]:
         for name, hidden, gradient, reference in zip(parameters, trunk, ours, others, strict=True):
             if hidden and reference is not None and (gradient is None or not bool(gradient.any())):
@@ -440,18 +489,22 @@ def test_mlp_vae_trains_every_parameter(student: Student, draw: Draw) -> None:
                     f"The parameter {name} gets a gradient from {other}, but none from {mine}.",
                     "Both heads come after the same hidden layers, and neither is detached.",
                 )
-    expect_input_gradient(vae.decode, "z", z, "the encoder")
+    expect_input_gradient(vae.decode, "z", z, weights, "the encoder")
 
 
 # ---------------------------------------------------------------- 1.3
 
 
-def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Draw, run: Run) -> None:
-    """Expect hidden layers of ReLU or LeakyReLU, and a sigmoid at the end."""
-    parameters = read_parameters(student, module)
+def expect_hidden_layers(
+    student: Student, module: Remote, plan: Plan, x_shape: tuple[int, ...], draw: Draw, run: Run
+) -> None:
+    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; inputs are of shape (B, *x_shape)."""
+    inputs = positive(draw, 4, *x_shape)
+    shape = plain(module(inputs), f"{plan.what}'s output").shape
+    module.requires_grad_(True)  # that parameters learn is a check of its own
+    parameters = used_parameters(student, module, torch.ones(shape), inner_call(module, inputs))
     expect_layers(parameters, plan)
     circuit = Circuit(module, parameters, plan, draw, run)
-    inputs = positive(draw, 4, plan.inputs)
     expect_sigmoid(circuit, inputs, f"{plan.what}'s output")
     expect_rectifiers(circuit, inputs, plan, 0.5, "a ReLU or LeakyReLU")
     signs: dict[str, float | Tensor] = {
@@ -465,29 +518,30 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
         )
 
 
-def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs: Tensor, draw: Draw) -> None:
-    """Expect that gradients reach every parameter, at positive inputs and weights, where no ReLU is closed."""
-    result = module(inputs)
-    shape = tuple(result.shape) if isinstance(result, Tensor) else ()
-    tensor(result, shape, f"{plan.what}'s output")
+def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs: Tensor, draw: Draw) -> Tensor:
+    """Expect that gradients reach every parameter, at positive inputs and weights, where no ReLU is closed.
+
+    Returns:
+        What the elements of the result were weighted with.
+    """
+    shape = plain(module(inputs), f"{plan.what}'s output").shape
     parameters = read_parameters(student, module)
     expect_different_units(parameters, plan)
     Circuit(module, parameters, plan, draw, module).set()
-    built = Built(module, {"inputs": inputs})
-    gradients = find_gradients(student, module, built, draw.uniform(0.5, 1.5, *shape))
+    weights = draw.uniform(0.5, 1.5, *shape)
+    gradients = find_gradients(student, module, parameters, inner_call(module, inputs), weights)
     expect_trained(parameters, gradients, "what comes out")
+    return weights
 
 
-def generate(generator: Remote, z: Tensor) -> Tensor:
-    """The logits of generated images, a row for each."""
-    images = expect_probabilities(generator(z), (len(z), *X_SHAPE), "What the generator returns")
-    return images.flatten(1).logit(eps=1e-9)
+def generate(generator: Remote, z: Tensor, x_shape: tuple[int, ...] = X_SHAPE) -> Tensor:
+    """Generated images, judged up to their values."""
+    return expect_probabilities(generator(z), (len(z), *x_shape), "What the generator returns")
 
 
 def discriminate(discriminator: Remote, x: Tensor) -> Tensor:
-    """The logits of images, a row of one for each."""
-    probabilities = discriminator(x.reshape(-1, *X_SHAPE))
-    return expect_probabilities(probabilities, (len(x),), "What the discriminator returns").logit(eps=1e-9)[:, None]
+    """The probabilities of images, judged up to their values."""
+    return expect_probabilities(discriminator(x), (len(x),), "What the discriminator returns")
 
 
 @question("1.3a")
@@ -497,10 +551,10 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
         generator = student.model.Generator(z_dim, x_shape, hidden_dim)
         for count, std in [(4, 1.0), (2, 100.0)]:
             z = draw.normal(count, z_dim, std=std)
-            expect_probabilities(generator(z), (count, *x_shape), "What the generator returns")
+            generate(generator, z, x_shape)
     generator = student.model.Generator(Z_DIM, X_SHAPE, HIDDEN)
-    expect_alone(lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "the generator")
-    expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
+    expect_alone(lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
+    expect_hidden_layers(student, generator, GENERATOR, (Z_DIM,), draw, lambda z: logits(generate(generator, z)))
 
 
 @question("1.3a")
@@ -517,10 +571,13 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
         discriminator = student.model.MLPDiscriminator(x_shape, hidden_dim)
         for count, high in [(4, 1.0), (2, 100.0)]:
             x = draw.uniform(0, high, count, *x_shape)
-            expect_probabilities(discriminator(x), (count,), "What the discriminator returns")
+            discriminate(discriminator, x)
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
-    expect_alone(lambda x: discriminate(discriminator, x), draw.uniform(0, 1, BATCH, *X_SHAPE), "the discriminator")
-    expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))
+    images = draw.uniform(0, 1, BATCH, *X_SHAPE)
+    expect_alone(lambda x: discriminate(discriminator, x), images, "The discriminator")
+    expect_hidden_layers(
+        student, discriminator, DISCRIMINATOR, X_SHAPE, draw, lambda x: logits(discriminate(discriminator, x))
+    )
 
 
 @question("1.3b")
@@ -528,5 +585,5 @@ def test_discriminator_trains_every_parameter(student: Student, draw: Draw) -> N
     """Gradients reach every parameter of the discriminator, and the image it judges."""
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
     x = positive(draw, 4, *X_SHAPE)
-    expect_network_trained(student, discriminator, DISCRIMINATOR, x, draw)
-    expect_input_gradient(discriminator, "x", x, "the generator")
+    weights = expect_network_trained(student, discriminator, DISCRIMINATOR, x, draw)
+    expect_input_gradient(discriminator, "x", x, weights, "the generator")

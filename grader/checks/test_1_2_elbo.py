@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from grader.engine.student import Built, Failure, Student, call_each, observe
 from grader.oracle.elbo import ELBO
 
 from .draw import Draw
-from .expect import describe, expect_all, expect_gradients, numbers, tensor, wrong
+from .expect import close, describe, expect_all, expect_gradients, numbers, tensor, wrong
 from .runner import question
 
 Inputs = dict[str, Tensor]
@@ -21,6 +22,11 @@ DIFFERENTIATED = ("x_reconst", "posterior_mean", "posterior_stddev")
 AGREES = 1e-3  # nats an image that pixels may cost which are reconstructed exactly: a clamp at 1e-5 costs 2e-4
 DISAGREES = -10.0  # nats that a pixel costs at least whose value is held to be impossible: ln 1e-5 is -11.5
 INSIDE_LOGARITHM = "x holds pixels that are 0 or 1: log(x) and log(1 - x) are infinite there. Should it be x_reconst?"
+CLAMP = (
+    "x_reconst may be kept away from 0 and 1, by no more than 1e-5. If another check of the bound fails too, look "
+    "there first."
+)
+NOT_SAMPLED = "The KL divergence of two normal distributions has a closed form: draw no samples."
 GREY = "Pixels are grey here. A Bernoulli distribution of torch takes 0 and 1 only, unless it is told not to validate."
 
 
@@ -48,17 +54,28 @@ def draw_inputs(draw: Draw, shape: Sequence[int], z_dim: int, prior: Sequence[in
     }
 
 
-def expect_bounds(student: Student, cases: Sequence[Inputs]) -> None:
-    """Expect the bound at every case."""
+@contextmanager
+def hint_at_grey_pixels() -> Iterator[None]:
+    """Say why a Bernoulli distribution of torch refuses the images."""
     try:
-        values = call_each(student.loss.compute_elbo, [arguments(student, inputs) for inputs in cases])
+        yield
     except Failure as failure:
-        hint = GREY if "Boolean()" in failure.message else failure.hint
-        raise Failure(failure.status, failure.message, hint) from None
+        raise Failure(
+            failure.status, failure.message, GREY if "Boolean()" in failure.message else failure.hint
+        ) from None
+
+
+def expect_bounds(student: Student, cases: Sequence[Inputs]) -> None:
+    """Expect the bound at every case, and the same bound in a second call."""
+    calls = [arguments(student, inputs) for inputs in cases]
+    with hint_at_grey_pixels():
+        *values, again = call_each(student.loss.compute_elbo, [*calls, calls[-1]])
     results = list(zip(values, cases, strict=True))
     for value, inputs in results:
         if not is_finite(value) and bool(inputs["x"].eq(inputs["x"].round()).all()):
             raise wrong(f"With {describe(inputs)}, the bound is {numbers(value)}.", INSIDE_LOGARITHM)
+    if not close(tensor(values[-1], (), "The bound"), tensor(again, (), "The bound")):
+        raise wrong("Two calls with the same arguments give different bounds.", NOT_SAMPLED)
     expect_all([(value, ELBO.at(**inputs)) for value, inputs in results], "the bound")
 
 
@@ -73,7 +90,9 @@ def test_elbo_by_hand(student: Student, draw: Draw) -> None:
         (0.0, 0.75, 0.0, 2.0, 0.0, 1.0),
         (1.0, 0.875, -0.5, 0.25, 0.0, 1.0),
     ]
-    expect_bounds(student, [{n: torch.full((1, 1), v) for n, v in zip(names, row, strict=True)} for row in values])
+    shapes = [(1, 1, 1, 1)] * 2 + [(1, 1)] * 4
+    cases = [{n: torch.full(shape, v) for n, shape, v in zip(names, shapes, row, strict=True)} for row in values]
+    expect_bounds(student, cases)
 
 
 @question("1.2")
@@ -93,9 +112,10 @@ def test_elbo_batches(student: Student, draw: Draw) -> None:
 @question("1.2")
 def test_elbo_gradient(student: Student, draw: Draw) -> None:
     """The gradients by x_reconst and by the mean and the standard deviation of the posterior."""
-    for shape, z_dim in [((4, 10), 3), ((3, 1, 4, 5), 2)]:
+    for shape, z_dim in [((4, 2, 5, 3), 3), ((3, 2, 4, 7), 5)]:
         inputs = draw_inputs(draw, shape, z_dim)
-        observed = observe(student.loss.compute_elbo, arguments(student, inputs))
+        with hint_at_grey_pixels():
+            observed = observe(student.loss.compute_elbo, arguments(student, inputs))
         wanted = {name: observed.gradients[name] for name in DIFFERENTIATED}
         expect_gradients(replace(observed, gradients=wanted), ELBO.at(**inputs))
 
@@ -111,21 +131,21 @@ def test_elbo_exact_pixels(student: Student, draw: Draw) -> None:
     if abs(value) > AGREES:
         raise wrong(
             f"Where x_reconst is x, all of it 0 or 1, and the KL divergence is 0, the bound is {value:.4g}, and not 0.",
-            "If you keep x_reconst away from 0 and 1, then by no more than 1e-5.",
+            CLAMP,
         )
     for pixel in (0.0, 1.0):
-        x = torch.full((2, 1), pixel)
+        x = torch.full((2, 1, 1, 1), pixel)
         value = exact_bound(student, x, 1 - x)
         if value > DISAGREES:
             raise wrong(
-                f"For a single pixel x = {pixel:.0f} with x_reconst = {1 - pixel:.0f} the bound is {value:.4g}: too high "
-                "for what x_reconst says is impossible.",
-                "The sign is flipped." if value > 0 else "Keep x_reconst away from 0 and 1 by no more than 1e-5.",
+                f"For a single pixel x = {pixel:.0f} with x_reconst = {1 - pixel:.0f} the bound is {value:.4g}, "
+                "which is too high for what x_reconst says is impossible.",
+                "The sign is flipped." if value > 0 else CLAMP,
             )
 
 
 def exact_bound(student: Student, x: Tensor, x_reconst: Tensor) -> float:
-    """The bound of images of 0s and 1s with the posterior at the prior. Raises Failure if it or a gradient is infinite."""
+    """The bound of images of 0s and 1s where q is p. Raises Failure if it or its gradient is not finite."""
     batch = len(x)
     inputs = {
         "x": x,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from grader.engine.launcher import OPTIMIZERS
 from grader.engine.student import Remote, Student, fetch
 from grader.oracle.closed_form import ClosedForm
 from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
@@ -116,7 +118,7 @@ def expect_played(form: ClosedForm, played: Sequence[Played], results: Sequence[
     expect_all([(got, form.at(**game.inputs)) for got, game in zip(results, played, strict=True)], what)
 
 
-@question("1.4")
+@question("1.4", imports=OPTIMIZERS)
 def test_gan_step_losses(student: Student, draw: Draw) -> None:
     """Both losses: with networks that stand still, 2 ln 2 and ln 2 at D = 1/2, and between two real steps."""
     undecided = draw_game(draw, 4, lr=0.0) | {"discriminator": torch.zeros(PIXELS + 1)}
@@ -125,7 +127,7 @@ def test_gan_step_losses(student: Student, draw: Draw) -> None:
     expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
 
 
-@question("1.4")
+@question("1.4", imports=OPTIMIZERS)
 def test_gan_step_moves_the_discriminator(student: Student, draw: Draw) -> None:
     """The discriminator after the call: one step down its own loss, and nothing else."""
     played = play(student, [draw_game(draw, batch) for batch in BATCHES])
@@ -133,7 +135,7 @@ def test_gan_step_moves_the_discriminator(student: Student, draw: Draw) -> None:
     expect_played(MOVED_DISCRIMINATOR, played, moved, "the discriminator after its step")
 
 
-@question("1.4")
+@question("1.4", imports=OPTIMIZERS)
 def test_gan_step_moves_the_generator(student: Student, draw: Draw) -> None:
     """The generator after the call: one step down its own loss, judged by the new discriminator, and nothing else."""
     played = play(student, [draw_game(draw, batch) for batch in BATCHES])
@@ -144,7 +146,7 @@ def test_gan_step_moves_the_generator(student: Student, draw: Draw) -> None:
 # ---------------------------------------------------------------- gradients of before
 
 
-@question("1.4")
+@question("1.4", imports=OPTIMIZERS)
 def test_gan_step_starts_from_zero_gradients(student: Student, draw: Draw) -> None:
     """Gradients of before change nothing: in three steps in a row, and where there were some before the first."""
     inputs = draw_game(draw, 4)
@@ -165,7 +167,7 @@ def test_gan_step_starts_from_zero_gradients(student: Student, draw: Draw) -> No
         left = draw.normal(*inputs[name].shape)
         if not alike(step_once(student, inputs, {name: left}), states[1]):
             raise wrong(f"Gradients that the {name} had before the call change what the call does.", ZERO_GRAD)
-    for before, after in zip(states[1:], states[2:], strict=False):
+    for before, after in pairwise(states[1:]):
         if not alike(step_once(student, inputs | before), after):
             raise wrong("In several calls in a row, a call changes what the next one does.", ZERO_GRAD)
 

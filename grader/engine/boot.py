@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import socket
 import sys
@@ -14,7 +15,7 @@ def main(config: dict[str, Any]) -> None:
     if "control" in config:
         from .zygote import main as serve
 
-        serve(socket.socket(fileno=config["control"]))
+        serve(socket.socket(fileno=config["control"]), config["imports"])
         return
     from .sandbox import Policy
     from .wire import Channel
@@ -24,6 +25,8 @@ def main(config: dict[str, Any]) -> None:
     policy = Policy(**config["policy"])
     if policy.sealed:
         warm_up()
+    for name in config["imports"]:
+        importlib.import_module(name)
 
     address = json.loads(sys.stdin.readline())
     if "share" in address:

@@ -29,6 +29,7 @@ from .watchdog import Watchdog
 
 GRADER = Path(__file__).resolve().parents[1]
 CANARY = GRADER / "rubric.toml"
+OPTIMIZERS = ("torch._dynamo",)  # what torch.optim imports when the first optimizer is made, which takes a second
 START_SECONDS = 120.0  # importing torch from a cold network disk
 MAX_OUTPUT_BYTES = 1 << 20
 RESIDENT_BYTES = 12 << 30  # of a worker on a GPU, whose address space cannot be limited
@@ -68,6 +69,7 @@ class Process:
         self.output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.trace: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self.handle: Any = None
+        self.imports = frozenset(launcher.imports)
         self._launcher = launcher
 
     def greet(self, pid: int) -> Process:
@@ -122,9 +124,14 @@ class Launcher(Protocol):
 
     Attributes:
         device: where student code computes, "cpu" or "cuda".
+        imports: modules that workers started from now on have imported.
     """
 
     device: str
+    imports: set[str]
+
+    def require(self, imports: Sequence[str]) -> None:
+        """Add to `imports`."""
 
     def spawn(self, directory: Path) -> Process:
         """Start a worker on the submission staged in `directory`."""
@@ -177,12 +184,17 @@ class ZygoteLauncher:
 
     That process starts at once and is awaited at the first spawn. One that died, or lost step because it was
     interrupted between a request and its reply, is replaced at the next.
+
+    Args:
+        device: where student code computes.
+        without: layers to leave out, to measure what the others stop.
     """
 
     def __init__(self, device: str = "cpu", without: Sequence[str] = ()) -> None:
         protect_this_process()
         self.device = device
         self._without = without
+        self.imports: set[str] = set()
         self._start()
 
     def _start(self) -> None:
@@ -190,7 +202,7 @@ class ZygoteLauncher:
         self._control.settimeout(START_SECONDS)
         with theirs:
             self._process = subprocess.Popen(
-                boot_command({"control": theirs.fileno()}),
+                boot_command({"control": theirs.fileno(), "imports": sorted(self.imports)}),
                 env=boot_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -198,6 +210,13 @@ class ZygoteLauncher:
                 start_new_session=True,
             )
         self._ready = False
+
+    def require(self, imports: Sequence[str]) -> None:
+        """Import modules in the zygote, for the workers forked from now on. Raises StartError as `spawn` does."""
+        missing = sorted(set(imports) - self.imports)
+        if missing:
+            self._ask({"operation": "import", "modules": missing})
+            self.imports.update(missing)
 
     def spawn(self, directory: Path) -> Process:
         """Fork a worker. Raises StartError if the zygote does not answer."""
@@ -255,14 +274,20 @@ class FreshLauncher:
         protect_this_process()
         self.device = device
         self._without = without
+        self.imports: set[str] = set()
+
+    def require(self, imports: Sequence[str]) -> None:
+        """Have the workers started from now on import modules before anything else."""
+        self.imports.update(imports)
 
     def spawn(self, directory: Path) -> Process:
         """Start a worker. Raises StartError if it does not come up."""
         process = Process(self)
         posix = sys.platform != "win32"
+        config = {"policy": policy(directory, self.device, self._without), "imports": sorted(self.imports)}
         try:
             process.handle = worker = subprocess.Popen(
-                boot_command({"policy": policy(directory, self.device, self._without)}),
+                boot_command(config),
                 env=boot_environment(),
                 stdin=subprocess.PIPE,
                 stdout=process.output,

@@ -181,8 +181,15 @@ class Student:
             raise AttributeError(module)
         return Remote(self, module)
 
-    def begin(self, seed: int) -> None:
-        """Start a check: forget the objects of the last one, and seed the worker's generators."""
+    def begin(self, seed: int, imports: Sequence[str] = ()) -> None:
+        """Start a check: forget the objects of the last one, and seed the worker's generators.
+
+        `imports` are modules the check needs that take long to import, or need rights to: a worker that was started
+        without them is replaced.
+        """
+        self._launcher.require(imports)
+        if self._process is not None and not self._process.imports.issuperset(imports):
+            self._end()
         self._ask({"operation": "begin", "seed": seed}, {})
 
     def close(self) -> None:
@@ -441,7 +448,7 @@ class Student:
 
 def _tensor_names(names: list[str], arguments: tuple, encoded: list[dict[str, Any]]) -> dict[str, str]:
     """Under which name the tensors among some arguments, and among what those are built from, travel."""
-    found = {}
+    found: dict[str, str] = {}
     for name, argument, skeleton in zip(names, arguments, encoded, strict=True):
         if isinstance(argument, Built):
             parts = zip(argument.arguments, skeleton["built"]["arguments"], strict=True)

@@ -12,11 +12,15 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 
-def main(control: socket.socket) -> None:
-    """Serve requests from the trusted side on `control`, one JSON line each, until it closes."""
+def main(control: socket.socket, imports: list[str]) -> None:
+    """Serve requests from the trusted side on `control`, one JSON line each, until it closes.
+
+    `imports` are modules that workers need beyond those that student code commonly imports; a request adds more.
+    """
     sys.dont_write_bytecode = True
     from . import sandbox, worker
     from .wire import Channel
@@ -24,6 +28,7 @@ def main(control: socket.socket) -> None:
     sandbox.die_with_parent()
     sandbox.forbid_inspection()
     warm_up()
+    import_frozen(imports)
     reply(control, {"ready": os.getpid()})
     workers: set[int] = set()
     while True:
@@ -46,6 +51,9 @@ def main(control: socket.socket) -> None:
                 os.close(descriptor)
             workers.add(pid)
             reply(control, {"pid": pid})
+        elif request["operation"] == "import":
+            import_frozen(request["modules"])
+            reply(control, {"imported": request["modules"]})
         elif request["operation"] == "reap":
             # One that is not ours went down with the zygote before this one; its number may be anybody's now.
             known = request["pid"] in workers
@@ -80,6 +88,14 @@ COMMON_MODULES = (
 )
 
 
+def import_frozen(modules: Sequence[str]) -> None:
+    """Import modules, and keep the collector's hands off them: what a worker does not touch it shares."""
+    for name in modules:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
 def warm_up() -> None:
     """Import and run once, on one thread, what workers would import or set up lazily."""
     for name in COMMON_MODULES:
@@ -92,5 +108,3 @@ def warm_up() -> None:
     x = torch.randn(2, 8, 4, 4, requires_grad=True)
     torch.nn.Conv2d(8, 8, 3, padding=1)(torch.nn.functional.silu(x)).exp().sum().backward()
     torch.distributions.Normal(x, x.exp()).rsample()
-    gc.collect()
-    gc.freeze()

@@ -98,22 +98,31 @@ def closed_form(right: Callable[[Game], Tensor], misconceptions: Mapping[str, Ca
     return ClosedForm(tuple(formulas({"right": right}).values()), formulas(misconceptions))
 
 
-def values(losses: Mapping[str, Loss], old: bool) -> dict[str, Callable[[Game], Tensor]]:
-    """The values of some losses, judged by the old or by the new discriminator."""
-    return {
-        sentence: lambda game, loss=loss: game.value(loss, game.discriminator if old else game.new_discriminator)
-        for sentence, loss in losses.items()
-    }
+def values(losses: Mapping[str, Loss], judge: str) -> dict[str, Callable[[Game], Tensor]]:
+    """The values of some losses, by `judge`: the discriminator or the new_discriminator."""
+
+    def value(loss: Loss) -> Callable[[Game], Tensor]:
+        return lambda game: game.value(loss, getattr(game, judge))
+
+    return {sentence: value(loss) for sentence, loss in losses.items()}
 
 
-def generator_steps(losses: Mapping[str, Loss], old: bool) -> dict[str, Callable[[Game], Tensor]]:
-    """The generator after a step down some losses, judged by the old or by the new discriminator."""
-    return {
-        sentence: lambda game, loss=loss: game.step_generator(
-            loss, game.discriminator if old else game.new_discriminator
-        )
-        for sentence, loss in losses.items()
-    }
+def discriminator_steps(losses: Mapping[str, Loss]) -> dict[str, Callable[[Game], Tensor]]:
+    """The discriminator after a step down each of some losses."""
+
+    def step(loss: Loss) -> Callable[[Game], Tensor]:
+        return lambda game: game.step_discriminator(loss)
+
+    return {sentence: step(loss) for sentence, loss in losses.items()}
+
+
+def generator_steps(losses: Mapping[str, Loss], judge: str) -> dict[str, Callable[[Game], Tensor]]:
+    """The generator after a step down each of some losses, by `judge`: the discriminator or the new_discriminator."""
+
+    def step(loss: Loss) -> Callable[[Game], Tensor]:
+        return lambda game: game.step_generator(loss, getattr(game, judge))
+
+    return {sentence: step(loss) for sentence, loss in losses.items()}
 
 
 # ---------------------------------------------------------------- the discriminator
@@ -139,6 +148,9 @@ DISCRIMINATOR_MISTAKES: dict[str, Loss] = {
     "The discriminator's loss is summed over the batch; it is to be the mean.": (
         lambda real, fake: F.softplus(-real).sum() + F.softplus(fake).sum()
     ),
+    "The labels of the real images are smoothed to 0.9; theirs is 1.": (
+        lambda real, fake: discriminator_loss(real, fake) + 0.1 * real.mean()
+    ),
     "The generator's loss stands where the discriminator's belongs.": generator_loss,
     "The generator's loss is added to the discriminator's: each network has its own loss and its own step.": total_loss,
     "The discriminator's terms are subtracted; -log D(x) and -log(1 - D(G(z))) are to be added.": (
@@ -156,6 +168,7 @@ DISCRIMINATOR_MISTAKES: dict[str, Loss] = {
         lambda real, fake: -real.sigmoid().mean().log() - (1 - fake.sigmoid().mean()).log()
     ),
 }
+GENERATOR_FIRST = "The discriminator learns from images of the generator after its step; the discriminator goes first."
 
 
 def _moved_by_both(game: Game) -> Tensor:
@@ -166,12 +179,18 @@ def _moved_by_both(game: Game) -> Tensor:
 DISCRIMINATOR_LOSS = closed_form(
     lambda game: game.value(discriminator_loss, game.discriminator),
     {
-        **values(DISCRIMINATOR_MISTAKES, old=True),
+        **values(DISCRIMINATOR_MISTAKES, "discriminator"),
         "The two losses are returned in the wrong order: the discriminator's comes first.": (
             lambda game: game.value(generator_loss, game.new_discriminator)
         ),
         "The discriminator's loss is the one after its step; return the one that the step went down.": (
             lambda game: game.value(discriminator_loss, game.new_discriminator)
+        ),
+        "The discriminator's loss is that of a second step; it is to take one.": (
+            lambda game: game.value(discriminator_loss, game.step_discriminator())
+        ),
+        GENERATOR_FIRST: lambda game: game.value(
+            discriminator_loss, game.discriminator, game.step_generator(generator_loss, game.discriminator)
         ),
     },
 )
@@ -182,11 +201,8 @@ MOVED_DISCRIMINATOR = closed_form(
         "The discriminator does not move: zero_grad, backward and step, in this order, with its own optimizer.": (
             lambda game: game.discriminator
         ),
-        **{
-            sentence: lambda game, loss=loss: game.step_discriminator(loss)
-            for sentence, loss in DISCRIMINATOR_MISTAKES.items()
-        },
-        "The discriminator learns from images of the generator after its step; the discriminator goes first.": (
+        **discriminator_steps(DISCRIMINATOR_MISTAKES),
+        GENERATOR_FIRST: (
             lambda game: game.step_discriminator(generator=game.step_generator(generator_loss, game.discriminator))
         ),
         "The generator's step moves the discriminator too; it is to move the generator only.": _moved_by_both,
@@ -210,7 +226,6 @@ GENERATOR_MISTAKES: dict[str, Loss] = {
     ),
     "The generator's loss is halved; it has one term and no factor.": lambda real, fake: generator_loss(real, fake) / 2,
     "The generator's loss is summed over the batch; it is to be the mean.": lambda real, fake: F.softplus(-fake).sum(),
-    "The discriminator's loss stands where the generator's belongs.": discriminator_loss,
     "The discriminator's loss is added to the generator's: each network has its own loss and its own step.": total_loss,
     "The discriminator's probabilities are taken for logits in the generator's loss, as by "
     "binary_cross_entropy_with_logits; they went through a sigmoid already.": (
@@ -234,6 +249,7 @@ MISTAKES_BEFORE_THE_FIRST_STEP: dict[str, Loss] = {
     ),
     "The generator goes down the discriminator's loss; its own is -E[log D(G(z))].": discriminator_loss,
 }
+MOVES_IN_BOTH = "The generator moves in the discriminator's step too; it is to move in its own only."
 
 
 def _leak(game: Game) -> Tensor:
@@ -256,8 +272,14 @@ def _moved_once(game: Game) -> Tensor:
 GENERATOR_LOSS = closed_form(
     lambda game: game.value(generator_loss, game.new_discriminator),
     {
-        **values(GENERATOR_MISTAKES, old=False),
-        **values(MISTAKES_BEFORE_THE_FIRST_STEP, old=True),
+        **values(GENERATOR_MISTAKES, "new_discriminator"),
+        **values(MISTAKES_BEFORE_THE_FIRST_STEP, "discriminator"),
+        "The discriminator's loss stands where the generator's belongs.": (
+            lambda game: game.value(discriminator_loss, game.new_discriminator)
+        ),
+        MOVES_IN_BOTH: lambda game: game.value(
+            generator_loss, game.new_discriminator, game.step_generator(discriminator_loss, game.discriminator)
+        ),
         "The generator's loss is the one after its step; return the one that the step went down.": (
             lambda game: game.value(generator_loss, game.new_discriminator, _moved_once(game))
         ),
@@ -270,11 +292,11 @@ MOVED_GENERATOR = closed_form(
         "The generator does not move: zero_grad, backward and step, in this order, with its own optimizer.": (
             lambda game: game.generator
         ),
-        **generator_steps(GENERATOR_MISTAKES, old=False),
-        **generator_steps(MISTAKES_BEFORE_THE_FIRST_STEP, old=True),
+        **generator_steps(GENERATOR_MISTAKES, "new_discriminator"),
+        **generator_steps(MISTAKES_BEFORE_THE_FIRST_STEP, "discriminator"),
         "The gradients of the discriminator's loss leak into the generator's step: the generated images are to be "
         "detached in the first step, and the generator's gradients zeroed before its backward.": _leak,
-        "The generator moves in the discriminator's step too; it is to move in its own only.": _moved_in_both_steps,
+        MOVES_IN_BOTH: _moved_in_both_steps,
         "The generator takes two steps; it is to take one.": (
             lambda game: game.step_generator(generator_loss, game.new_discriminator, start=_moved_once(game))
         ),

@@ -107,6 +107,33 @@ def train_classifier(
     return classifier.eval()
 
 
+class RidgeClassifier:
+    """Labels by least squares with a ridge, on the pixels and their squares: for small images, in no time.
+
+    Args:
+        images: (N, C, H, W) floating-point numbers of any range.
+        labels: (N,) integers in [0, num_classes).
+        num_classes: number of classes.
+        ridge: weight of the squared norm of the coefficients.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, num_classes: int, ridge: float = 10.0):
+        inputs = self._inputs(images)
+        targets = F.one_hot(labels, num_classes).double()
+        penalty = ridge * torch.eye(inputs.shape[1], dtype=torch.float64)
+        self.coefficients = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets)
+
+    def accuracy(self, images: Tensor, labels: Tensor) -> float:
+        """The share of images (B, C, H, W) that get their labels (B,)."""
+        found = (self._inputs(images) @ self.coefficients).argmax(1)
+        return float((found == labels).double().mean())
+
+    @staticmethod
+    def _inputs(images: Tensor) -> Tensor:
+        x = images.double().flatten(1)
+        return torch.cat([x, x.square(), torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+
+
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """The squared Frechet distance between Gaussians with the means and covariances of two sets of features.
 

@@ -11,7 +11,7 @@ import torch
 
 from grader.assignment import HANDOUT, SOLUTION
 from grader.checks.runner import Check, Outcome
-from grader.engine.launcher import ZygoteLauncher
+from grader.engine.launcher import OPTIMIZERS, ZygoteLauncher
 from grader.grading import grade, load_checks
 from grader.report.result import QuestionResult, Result
 from grader.rubric import Question, load
@@ -26,6 +26,7 @@ Graded = Callable[..., Result]
 def launcher() -> Iterator[ZygoteLauncher]:
     """A zygote that serves the whole test run."""
     with_torch = ZygoteLauncher()
+    with_torch.require(OPTIMIZERS)
     yield with_torch
     with_torch.close()
 

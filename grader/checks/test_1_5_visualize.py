@@ -1,0 +1,194 @@
+"""Question 1.5, the map of a latent space: which point of the square every image of the picture shows, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.engine.student import Student
+
+from .draw import Draw
+from .expect import close, numbers, tensor, wrong
+from .runner import question
+
+# rows, bound, and the shape (C, H, W) of an image: rows differ from every axis, and no two axes are alike.
+MAPS = [(5, 1.5, (3, 4, 2)), (7, 2.5, (1, 2, 3)), (4, 0.75, (2, 3, 5))]
+MAX_IMAGES = 500
+PLOT = "It is to be laid out like a plot: z_1 grows from left to right, and z_2 from bottom to top."
+GRID = "Every value of z_1 is to go with every value of z_2 once."
+Z_SHAPE = "decode takes z of the shape (B, 2), a float32 row of z_1 and z_2 for every image."
+
+
+@dataclass
+class Decoder:
+    """Decodes z into images that name it: every pixel tells which z it belongs to, and where in the image it is.
+
+    A pixel is (number + place) / (MAX_IMAGES + 1), in (0, 1): the z so far are numbered from 1, and places in (0, 1)
+    differ for every channel, row and column.
+    """
+
+    shape: tuple[int, int, int]
+    z: list[Tensor] = field(default_factory=list)
+
+    def places(self) -> Tensor:
+        """Places (C, H, W) of the pixels of an image."""
+        count = torch.Size(self.shape).numel()
+        return ((torch.arange(count, dtype=torch.float64) + 0.5) / count).reshape(self.shape)
+
+    def decode(self, z: object) -> Tensor:
+        """z (B, 2) -> images (B, C, H, W). Raises Failure where z is none."""
+        if isinstance(z, Tensor) and (z.ndim != 2 or z.shape[1] != 2):
+            raise wrong(f"Your code passes z with the shape {tuple(z.shape)} to decode.", Z_SHAPE)
+        if isinstance(z, Tensor) and z.dtype != torch.float32:
+            raise wrong(f"Your code passes z of {z.dtype} to decode.", Z_SHAPE)
+        batch = len(z) if isinstance(z, Tensor) else 1
+        points = tensor(z, (batch, 2), "What your code passes to decode")
+        first = len(self.z) + 1
+        self.z += points.unbind()
+        if len(self.z) > MAX_IMAGES:
+            raise wrong(f"Your code decodes more than {MAX_IMAGES} images, for a picture of far fewer.")
+        names = torch.arange(first, first + batch).reshape(-1, 1, 1, 1)
+        return ((names + self.places()) / (MAX_IMAGES + 1)).float()
+
+
+@dataclass(frozen=True)
+class Map:
+    """A student's picture, taken apart.
+
+    Attributes:
+        points: (rows, rows, 2), the z of every image, from the top left.
+        places: (rows, rows, C, H, W), the places that its pixels have in the image as it was decoded.
+        right_places: (C, H, W), those of an image that is upright.
+    """
+
+    points: Tensor
+    places: Tensor
+    right_places: Tensor
+
+
+def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, int]) -> Map:
+    """Ask for a picture and take it apart. Raises Failure if it is not made of images of `decode`."""
+    decoder = Decoder(shape)
+    picture = student.visualize.latent_grid(decoder.decode, rows, bound)
+    channels, height, width = shape
+    _expect_shape(picture, rows, shape)
+    pixels = tensor(picture, (channels, rows * height, rows * width), "The picture") * (MAX_IMAGES + 1)
+    tiles = pixels.reshape(channels, rows, height, rows, width).permute(1, 3, 0, 2, 4)
+    names = tiles.floor()
+    if bool((tiles == 0).flatten(2).all(2).any()):
+        raise wrong("In the picture there is a place without an image.", f"It is to hold {rows} x {rows} images.")
+    steps = (tiles - names) * torch.Size(shape).numel() - 0.5
+    if bool(((steps - steps.round()).abs() > 0.1).any()) or not bool(names.clamp(1, len(decoder.z)).eq(names).all()):
+        raise wrong("The picture holds values that decode did not return.", "Put the images together as they are.")
+    first = names[:, :, :1, :1, :1]
+    if not torch.equal(names, first.expand_as(names)):
+        raise wrong(
+            "In the picture the pixels of different images are mixed up.",
+            "Beside H there belongs an axis of rows, and beside W one of columns: permute the axes, then reshape.",
+        )
+    return Map(torch.stack(decoder.z)[first.flatten(2).squeeze(2).long() - 1], tiles - names, decoder.places())
+
+
+def _expect_shape(picture: Any, rows: int, shape: tuple[int, int, int]) -> None:
+    """Raise Failure, with what went wrong, if a picture is not (C, rows * H, rows * W)."""
+    channels, height, width = shape
+    right = (channels, rows * height, rows * width)
+    if not isinstance(picture, Tensor) or tuple(picture.shape) == right:
+        return
+    got = tuple(picture.shape)
+    hints = {
+        right[1:]: "Keep the axis of the channels, even of a single one.",
+        (*right[1:], channels): "The channels come first in the picture.",
+        (channels, rows * width, rows * height): "H and W are swapped.",
+        (1, *right): "The picture has no axis of a batch.",
+        (rows * rows, *shape): "Put the images together into one picture.",
+        (rows, rows, *shape): "Put the images together into one picture.",
+    }
+    hint = hints.get(got, "")
+    if not hint and len(got) == 3 and got[0] != channels:
+        hint = "Keep every channel of the images, however many there are."
+    elif not hint and len(got) == 3 and got[1] % height == got[2] % width == 0:
+        hint = f"It has room for {got[1] // height} rows of {got[2] // width} images, not for {rows} of {rows}."
+    raise wrong(f"With rows = {rows} and images of shape {shape}, the picture has the shape {got}, not {right}.", hint)
+
+
+def directions(points: Tensor) -> list[str]:
+    """In which direction of the picture z_1, and z_2, grows: "" where it is in none.
+
+    Args:
+        points: (rows, rows, 2).
+    """
+    found = []
+    for values in points.unbind(-1):
+        across, down = values.diff(dim=1), values.diff(dim=0)
+        ways = {
+            "from left to right": (across, down),
+            "from right to left": (-across, down),
+            "from top to bottom": (down, across),
+            "from bottom to top": (-down, across),
+        }
+        fits = [
+            way for way, (grows, stays) in ways.items() if bool((grows > 1e-4).all() and (stays.abs() < 1e-4).all())
+        ]
+        found.append(fits[0] if fits else "")
+    return found
+
+
+@question("1.5")
+def test_latent_grid_orientation(student: Student, draw: Draw) -> None:
+    """z_1 grows from left to right and z_2 from bottom to top, and every image is upright."""
+    for rows, bound, shape in MAPS:
+        drawn = draw_map(student, rows, bound, shape)
+        found = directions(drawn.points)
+        if found != ["from left to right", "from bottom to top"]:
+            seen = [f"z_{n} grows {way}" if way else f"z_{n} grows in no direction" for n, way in enumerate(found, 1)]
+            raise wrong(f"In the picture {' and '.join(seen)}.", PLOT)
+        right = drawn.right_places
+        views = {"right": right, "upside down": right.flip(1), "mirrored": right.flip(2), "turned": right.flip(1, 2)}
+        fits = [
+            view for view, places in views.items() if close(drawn.places, places.expand_as(drawn.places), atol=1e-3)
+        ]
+        if "right" not in fits:
+            how = fits[0] if fits else "not as decode returned them"
+            raise wrong(f"The images in the picture are {how}.", "Put the images together as they are.")
+
+
+@question("1.5")
+def test_latent_grid_covers_the_square(student: Student, draw: Draw) -> None:
+    """One image for each of rows x rows points, evenly spaced from -bound to bound with both ends."""
+    for rows, bound, shape in MAPS:
+        points = draw_map(student, rows, bound, shape).points.reshape(-1, 2)
+        given = f"With rows = {rows} and bound = {bound:g},"
+        for axis, values in enumerate(points.unbind(1), 1):
+            distinct = values.sort().values
+            distinct = distinct[torch.cat([torch.tensor([True]), distinct.diff() > 1e-4])]
+            if len(distinct) != rows:
+                raise wrong(f"{given} z_{axis} takes {len(distinct)} values in the picture: {numbers(distinct)}.", GRID)
+            if not close(distinct, torch.linspace(-bound, bound, rows, dtype=torch.float64)):
+                raise wrong(f"{given} z_{axis} takes the values {numbers(distinct)}.", explain_values(distinct, bound))
+        distance = torch.cdist(points, points).fill_diagonal_(1)
+        if float(distance.min()) < 1e-4:
+            raise wrong(f"{given} some points of the square are shown twice, and others are not.", GRID)
+
+
+def explain_values(values: Tensor, bound: float) -> str:
+    """The mistake in values of a latent variable that are not the evenly spaced ones from -bound to bound."""
+    count, low, high = len(values), float(values[0]), float(values[-1])
+    step = 2 * bound / count
+    ends = {
+        (-bound, bound - step): "The last value, bound, is left out: arange stops before its end, linspace does not.",
+        (step - bound, bound): "The first value, -bound, is left out.",
+        (step / 2 - bound, bound - step / 2): "The ends are left out; the first value is -bound, the last is bound.",
+        (0.0, bound): "The values start at 0; they are to start at -bound.",
+        (-1.0, 1.0): "bound is not used: the values are those from -1 to 1.",
+        (0.0, 1.0): "bound is not used: the values are those from 0 to 1.",
+        (-3.0, 3.0): "bound is not used: the values are those from -3 to 3.",
+        (-2.0, 2.0): "bound is not used: the values are those from -2 to 2.",
+    }
+    if not close(values, torch.linspace(low, high, count, dtype=torch.float64), rtol=1e-3, atol=1e-3):
+        return "The values are not evenly spaced: take them as they are, without quantiles of a distribution."
+    matching = (text for (first, last), text in ends.items() if abs(first - low) + abs(last - high) < 1e-3)
+    return next(matching, "The first value is to be -bound, and the last is to be bound.")

@@ -1,0 +1,146 @@
+"""Questions 2.4a to 2.4c: the VAE, the VAE-GAN and the diffusion model, trained for seconds on embedded shapes.
+
+The weights come back, and are judged in the given networks on this side. Bounds are far from what right code reaches
+at any of many seeds: `make bench-training` measures how far.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from data.embedded import shapes
+from grader.engine.launcher import OPTIMIZERS
+from grader.engine.student import Student
+from grader.oracle.diffusion import Schedule, column
+from grader.oracle.kl import kl_standard_normal
+from grader.oracle.quality import RidgeClassifier
+from grader.oracle.reference import given_networks, load_weights
+
+from .draw import Draw
+from .expect import tensor, wrong
+from .runner import question
+from .training import Split, draw_split, fit
+
+NUM_CHANNELS, Z_CHANNELS = 16, 3
+KL_WEIGHT, GAN_WEIGHT = 1e-4, 1e-2
+VAE_STEPS, VAE_BATCH, VAE_LR = 60, 8, 1e-3
+OF_THE_MEAN_IMAGE = 0.6
+MOST_NATS = 250.0
+REAL_FROM_RECONSTRUCTED = 0.5
+
+SCHEDULE = Schedule(1e-3, 0.2, 30)
+LDM_STEPS, LDM_BATCH, LDM_LR = 200, 64, 2e-3
+SAMPLES, CLASSES = 200, 10
+RECOGNISED = 0.3
+SPREADS = (0.3, 1.7)
+
+NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes of model.py as they are."
+
+
+def expect_vae(weights: dict[str, Tensor], split: Split) -> Tensor:
+    """Judge the auto-encoder among some weights. Returns reconstructions (B, 3, 32, 32); raises Failure."""
+    vae = given_networks().VAE(3, Z_CHANNELS, NUM_CHANNELS)
+    if not load_weights(vae, weights, "vae."):
+        raise wrong("The weights of the VAE do not fit the handout's, or are not finite.", NOT_THE_HANDOUTS)
+    x = split.held_out_pixels.float() / 127.5 - 1
+    mean_image = (split.pixels.float() / 127.5 - 1).mean(0)
+    with torch.no_grad():
+        mu, logvar = vae.encoder(x).chunk(2, dim=1)
+        x_recon = vae.decode(mu)
+    share = float((x_recon - x).square().mean() / (mean_image - x).square().mean())
+    nats = float(kl_standard_normal(mu.double(), logvar.double()))
+    if not share < OF_THE_MEAN_IMAGE:
+        raise wrong(
+            f"After {VAE_STEPS} steps the squared error of new images is {share:.2f} of that of the mean image.",
+            "Every part passed its own checks: look at how z depends on the image (2.1b).",
+        )
+    if not nats < MOST_NATS:
+        raise wrong(
+            f"After {VAE_STEPS} steps the KL divergence of new images is {nats:.0f} nats: nothing holds it down.",
+            "Look at the gradients of the KL divergence (2.1a).",
+        )
+    return x_recon
+
+
+@question("2.4a", imports=OPTIMIZERS)
+def test_vae_learns(student: Student, draw: Draw) -> None:
+    """After seconds of training on shapes, new images come back better than as the mean image."""
+    split = draw_split(draw, shapes)
+    training = student.train.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
+    fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
+    expect_vae(training.state_dict(), split)
+
+
+@question("2.4b", imports=OPTIMIZERS)
+def test_vae_gan_learns(student: Student, draw: Draw) -> None:
+    """The same with an adversarial loss, and the discriminator tells new images from their reconstructions."""
+    split = draw_split(draw, shapes)
+    training = student.train.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
+    fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
+    weights = training.state_dict()
+    x_recon = expect_vae(weights, split)
+    discriminator = given_networks().Discriminator(3, NUM_CHANNELS)
+    if not load_weights(discriminator, weights, "discriminator."):
+        raise wrong("The weights of the discriminator do not fit the handout's, or are not finite.", NOT_THE_HANDOUTS)
+    with torch.no_grad():
+        real = float(discriminator(split.held_out_pixels.float() / 127.5 - 1).mean())
+        fake = float(discriminator(x_recon).mean())
+    if real - fake < REAL_FROM_RECONSTRUCTED:
+        raise wrong(
+            f"After {VAE_STEPS} steps the mean logit is {real:.2f} for new images and {fake:.2f} for reconstructions.",
+            "The discriminator does not learn to tell them apart: look at 2.2a.",
+        )
+
+
+@question("2.4c", imports=OPTIMIZERS)
+def test_diffusion_learns(student: Student, draw: Draw) -> None:
+    """After seconds of training on small shapes, noise is predicted, and samples are recognised as their class."""
+    split = draw_split(draw, shapes)
+    small = torch.nn.functional.avg_pool2d(split.pixels.float(), 4)
+    mean, std = small.mean((0, 2, 3), keepdim=True), small.std((0, 2, 3), keepdim=True)
+    latents = (small - mean) / std
+    held_out = (torch.nn.functional.avg_pool2d(split.held_out_pixels.float(), 4) - mean) / std
+
+    vae = {"z_channels": Z_CHANNELS, "num_channels": 8}
+    training = student.train.LDMTraining(vae, CLASSES, NUM_CHANNELS, SCHEDULE.num_timesteps, LDM_LR)
+    diffusion = student.diffusion.GaussianDiffusion(SCHEDULE.beta_start, SCHEDULE.beta_end, SCHEDULE.num_timesteps)
+    training.diffusion = diffusion
+    fit(student, training, latents, split.labels, LDM_BATCH, LDM_STEPS)
+    expect_noise_is_predicted(training.unet.state_dict(), held_out, split.held_out_labels, draw)
+
+    labels = torch.arange(SAMPLES) % CLASSES
+    shape = (SAMPLES, *latents.shape[1:])
+    samples = tensor(diffusion.sample(training.unet, shape, labels), shape, "The samples").float()
+    spread = float(samples.std())
+    if not SPREADS[0] < spread < SPREADS[1]:
+        raise wrong(
+            f"After {LDM_STEPS} steps the samples have the standard deviation {spread:.2f}; that of the data is 1.",
+            "Look at the sampler (2.3b).",
+        )
+    recognised = RidgeClassifier(latents, split.labels, CLASSES).accuracy(samples, labels)
+    if recognised < RECOGNISED:
+        raise wrong(
+            f"After {LDM_STEPS} steps {recognised:.0%} of the samples are recognised as the class they were asked for; "
+            f"by chance it would be {1 / CLASSES:.0%}.",
+            "Look at the labels and the last steps of the sampler (2.3b).",
+        )
+
+
+def expect_noise_is_predicted(weights: dict[str, Tensor], latents: Tensor, labels: Tensor, draw: Draw) -> None:
+    """Judge a UNet's squared error on latents (N, C, H, W): below what is best for normal data. Raises Failure."""
+    unet = given_networks().UNet(Z_CHANNELS, Z_CHANNELS, CLASSES, NUM_CHANNELS)
+    if not load_weights(unet, weights):
+        raise wrong("The weights of the UNet do not fit the handout's, or are not finite.", NOT_THE_HANDOUTS)
+    t, noise = draw.integers(SCHEDULE.num_timesteps, len(latents)), draw.normal(*latents.shape)
+    abar = column(SCHEDULE.alphas_cumprod, t).float()
+    with torch.no_grad():
+        predicted = unet(abar.sqrt() * latents + (1 - abar).sqrt() * noise, labels, t)
+    error = float((predicted - noise).square().mean())
+    normal_error = float(SCHEDULE.alphas_cumprod.mean())
+    if not error < normal_error:
+        raise wrong(
+            f"After {LDM_STEPS} steps the squared error of the predicted noise is {error:.2f}; {normal_error:.2f} is "
+            "reached by a multiple of the noisy image.",
+            "Look at the forward process (2.3a).",
+        )

@@ -1,0 +1,161 @@
+"""The closed forms of Part 1 against independent values: torch.distributions, hand computation, explicit gradients."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, testing
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from grader.oracle.closed_form import ClosedForm
+from grader.oracle.elbo import ELBO
+from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
+
+LN2 = math.log(2)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def elbo_inputs(*shape: int, z_dim: int = 3, prior: tuple[int, ...] = (3,)) -> dict[str, Tensor]:
+    """Grey images whose rounded pixels are not all alike, and distributions that differ in every latent."""
+    return {
+        "x": draw(*shape).sigmoid(),
+        "x_reconst": draw(*shape, seed=1).sigmoid(),
+        "posterior_mean": draw(shape[0], z_dim, seed=2),
+        "posterior_stddev": draw(shape[0], z_dim, seed=3).exp(),
+        "prior_mean": draw(*prior, seed=4),
+        "prior_stddev": draw(*prior, seed=5).exp(),
+    }
+
+
+def game(batch: int = 5, lr: float = 0.7) -> dict[str, Tensor]:
+    """Networks of which the new discriminator is no step from the old one, so that the two are told apart."""
+    return {
+        "generator": draw(3, 3),
+        "discriminator": draw(4, seed=1),
+        "new_discriminator": draw(4, seed=2),
+        "x": draw(batch, 3, seed=3),
+        "z": draw(batch, 2, seed=4),
+        "lr": torch.tensor(lr, dtype=torch.float64),
+    }
+
+
+# ---------------------------------------------------------------- evidence lower bound
+
+
+@pytest.mark.parametrize(
+    ("x", "x_reconst", "mean", "stddev", "value"),
+    [
+        (1, 0.5, 0, 1, -LN2),
+        (0, 0.25, 0, 1, math.log(0.75)),
+        (1, 0.25, 1, 1, -2 * LN2 - 0.5),
+        (0, 0.75, 0, 2, -2 * LN2 - 1.5 + LN2),
+        (0.5, 0.5, 0, 1, -LN2),
+        (1, 1, 0, 1, 0),
+        (0, 0, 0, 1, 0),
+    ],
+)
+def test_elbo_by_hand(x: float, x_reconst: float, mean: float, stddev: float, value: float) -> None:
+    names = ("x", "x_reconst", "posterior_mean", "posterior_stddev", "prior_mean", "prior_stddev")
+    numbers = (x, x_reconst, mean, stddev, 0, 1)
+    expected = ELBO.at(**{n: torch.full((1, 1), float(v)) for n, v in zip(names, numbers, strict=True)})
+    assert expected.values()[0].item() == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("prior", [(3,), (1,), (), (4, 3)])
+@pytest.mark.parametrize("shape", [(4, 6), (4, 2, 3, 5)])
+def test_elbo_agrees_with_torch_distributions(shape: tuple[int, ...], prior: tuple[int, ...]) -> None:
+    inputs = elbo_inputs(*shape, prior=prior)
+    likelihood = Bernoulli(probs=inputs["x_reconst"], validate_args=False).log_prob(inputs["x"])
+    posterior = Normal(inputs["posterior_mean"], inputs["posterior_stddev"])
+    divergence = kl_divergence(posterior, Normal(inputs["prior_mean"], inputs["prior_stddev"]))
+    independent = (likelihood.flatten(1).sum(1) - divergence.sum(1)).mean()
+    testing.assert_close(ELBO.at(**inputs).values()[0], independent)
+
+
+def test_gradients_of_the_elbo_agree_with_calculus() -> None:
+    inputs = elbo_inputs(4, 2, 5)
+    x, x_reconst, mean, stddev, prior_mean, prior_stddev = inputs.values()
+    gradients = ELBO.at(**inputs).gradients(ELBO.accepted[0])
+    testing.assert_close(gradients["x_reconst"], (x / x_reconst - (1 - x) / (1 - x_reconst)) / 4)
+    testing.assert_close(gradients["posterior_mean"], (prior_mean - mean) / prior_stddev**2 / 4)
+    testing.assert_close(gradients["posterior_stddev"], (1 / stddev - stddev / prior_stddev**2) / 4)
+
+
+def test_a_black_picture_of_grey_confidence_costs_784_ln_2() -> None:
+    zero, one = torch.zeros(2, 3), torch.ones(2, 3)
+    distributions = {"posterior_mean": zero, "posterior_stddev": one, "prior_mean": zero[0], "prior_stddev": one[0]}
+    expected = ELBO.at(x=torch.zeros(2, 1, 28, 28), x_reconst=torch.full((2, 1, 28, 28), 0.5), **distributions)
+    assert expected.values()[0].item() == pytest.approx(-784 * LN2)
+
+
+# ---------------------------------------------------------------- one step of a GAN
+
+
+def by_hand(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Losses and networks of one step, with the gradients written out."""
+    generator, discriminator, new, x, z, lr = inputs.values()
+    ones = torch.ones(len(z), 1, dtype=z.dtype)
+    noise = torch.cat([z, ones], dim=1)
+    real, fake = torch.cat([x, ones], dim=1), torch.cat([noise @ generator.T, ones], dim=1)
+    p_real, p_fake, p_new = (real @ discriminator).sigmoid(), (fake @ discriminator).sigmoid(), (fake @ new).sigmoid()
+    by_discriminator = (fake.T @ p_fake - real.T @ (1 - p_real)) / len(x)
+    by_generator = -torch.outer(new[:3], (1 - p_new) @ noise) / len(x)
+    return {
+        "discriminator_loss": -p_real.log().mean() - (1 - p_fake).log().mean(),
+        "generator_loss": -p_new.log().mean(),
+        "discriminator": discriminator - lr * by_discriminator,
+        "generator": generator - lr * by_generator,
+    }
+
+
+GAN_FORMS = {
+    "discriminator_loss": DISCRIMINATOR_LOSS,
+    "generator_loss": GENERATOR_LOSS,
+    "discriminator": MOVED_DISCRIMINATOR,
+    "generator": MOVED_GENERATOR,
+}
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("name", GAN_FORMS)
+def test_a_step_agrees_with_gradients_by_hand(name: str, batch: int) -> None:
+    inputs = game(batch)
+    testing.assert_close(GAN_FORMS[name].at(**inputs).values()[0], by_hand(inputs)[name])
+
+
+def test_losses_of_an_undecided_discriminator() -> None:
+    undecided = torch.zeros(4)
+    inputs = game() | {"discriminator": undecided, "new_discriminator": undecided}
+    assert DISCRIMINATOR_LOSS.at(**inputs).values()[0].item() == pytest.approx(2 * LN2)
+    assert GENERATOR_LOSS.at(**inputs).values()[0].item() == pytest.approx(LN2)
+
+
+def test_a_small_step_lowers_the_loss_it_goes_down() -> None:
+    inputs = game(lr=1e-3)
+    moved = inputs | {"discriminator": MOVED_DISCRIMINATOR.at(**inputs).values()[0]}
+    assert DISCRIMINATOR_LOSS.at(**moved).values()[0] < DISCRIMINATOR_LOSS.at(**inputs).values()[0]
+    moved = inputs | {"generator": MOVED_GENERATOR.at(**inputs).values()[0]}
+    assert GENERATOR_LOSS.at(**moved).values()[0] < GENERATOR_LOSS.at(**inputs).values()[0]
+
+
+# ---------------------------------------------------------------- misconceptions
+
+FORMS = {"elbo": (ELBO, elbo_inputs(5, 3, 2, 4))} | {name: (form, game()) for name, form in GAN_FORMS.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [(name, s) for name, (form, _) in FORMS.items() for s in form.misconceptions]
+)
+def test_no_misconception_gives_the_right_value_or_that_of_another(name: str, sentence: str) -> None:
+    form: ClosedForm
+    form, inputs = FORMS[name]
+    expected = form.at(**inputs)
+    value = expected.misconceived(sentence)
+    assert not any(torch.allclose(value, right) for right in expected.values())
+    others = [s for s in form.misconceptions if s != sentence]
+    assert [s for s in others if torch.allclose(value, expected.misconceived(s))] == []
