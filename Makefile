@@ -10,6 +10,7 @@ RESULTS ?= results.json
 SEED ?= 0
 DEVICE ?= cpu
 FAIL_UNDER ?= 0
+TRAINING ?= yes
 ONLY ?=
 SEEDS ?= 200
 TESTS ?= grader/tests
@@ -31,8 +32,8 @@ endif
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 DEVICE=cpu FAIL_UNDER=0
-	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)"
+grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
+	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
 
 test: $(DEV) ## Test the grader itself: TESTS=grader/tests
 	$(RUN) -m pytest $(TESTS)

@@ -39,6 +39,7 @@ def grade(
     seed: Annotated[int, typer.Option(help="Seed of the inputs that the checks draw.")] = PUBLIC_SEED,
     fail_under: Annotated[float, typer.Option(help="Exit with status 1 if the score is below this.")] = 0.0,
     device: Annotated[Device, typer.Option(help="Where student code computes.")] = Device.CPU,
+    training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="A fresh Python for every worker instead of a fork.")] = False,
 ) -> None:
     """Grade one submission: print a table and write results.json. Exit status 0 whatever the score."""
@@ -58,7 +59,7 @@ def grade(
 
         try:
             with progress_line(questions) as progress:
-                result = run_pytest(handed_in, questions, launcher, seed, progress)
+                result = run_pytest(handed_in, questions, launcher, seed, progress, training=training)
         except (StartError, RubricError, Interrupted) as error:
             stop(str(error))
     print_result(result)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from .checks.runner import CHECKS, Check, Outcome, run
 from .engine.launcher import Launcher
@@ -49,6 +50,7 @@ class Session:
     student: Student
     seed: int
     device: str = "cpu"
+    training: bool = True
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
@@ -75,7 +77,9 @@ class Session:
         return None
 
     def _wait(self, check: Check, question: Question) -> Outcome | None:
-        """An outcome for a check of training whose parts are not all right yet: it would only fail slowly."""
+        """An outcome for a check of training that is left out, or whose parts are not all right yet."""
+        if not self.training:
+            return Outcome(check, "skipped", "Left out, as was asked for.")
         before = [outcome for outcome in self.outcomes.values() if outcome.check.question in question.needs]
         waits = {outcome.check.question: outcome.status for outcome in before if outcome.status != "passed"}
         if not waits:
@@ -127,6 +131,7 @@ def session(
     seed: int,
     call_seconds: float = CALL_SECONDS,
     wall_seconds: float = WALL_SECONDS,
+    training: bool = True,
 ) -> Iterator[Session]:
     """Stage a submission and be ready to run checks on it.
 
@@ -136,6 +141,7 @@ def session(
         launcher: starts the workers.
         seed: of the inputs that the checks draw.
         call_seconds, wall_seconds: longest one call, and all calls together, may take.
+        training: whether to train models, which takes seconds each.
 
     Raises:
         StartError: on leaving, if what starts workers is gone.
@@ -143,7 +149,7 @@ def session(
     with submission.staged() as folder:
         student = Student(folder, launcher, call_seconds, wall_seconds)
         try:
-            yield Session(submission, questions, student, seed, launcher.device)
+            yield Session(submission, questions, student, seed, launcher.device, training)
         finally:
             student.close()
 
@@ -154,17 +160,17 @@ def grade(
     launcher: Launcher,
     seed: int,
     progress: Callable[[Check], None] = lambda check: None,
-    **limits: float,
+    **options: Any,
 ) -> Result:
     """Grade a submission without pytest: the same checks, run one after another.
 
-    `progress` is told each check before it runs; `limits` and the rest are those of `session`.
+    `progress` is told each check before it runs; `options` and the rest are those of `session`.
 
     Raises:
         StartError: if no worker starts.
         RubricError: if rubric and checks disagree.
     """
-    with session(submission, questions, launcher, seed, **limits) as current:
+    with session(submission, questions, launcher, seed, **options) as current:
         for question in questions:
             for check in checks_of(question):
                 progress(check)

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -92,7 +93,7 @@ def run_pytest(
     launcher: Launcher,
     seed: int,
     progress: Callable[[Check], None] = lambda check: None,
-    **limits: float,
+    **options: Any,
 ) -> Result:
     """Grade a submission under pytest.
 
@@ -100,7 +101,7 @@ def run_pytest(
         StartError: if no worker starts.
         Interrupted: if somebody stopped it, or pytest failed.
     """
-    with session(submission, questions, launcher, seed, **limits) as current:
+    with session(submission, questions, launcher, seed, **options) as current:
         printed = io.StringIO()
         with _no_foreign_plugins(), redirect_stdout(printed):
             plugin = ChecksPlugin(current, progress)

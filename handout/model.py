@@ -1,7 +1,10 @@
-"""Networks: the variational auto-encoder, the discriminator, and the UNet that predicts noise."""
+"""Networks. Part 1: a small auto-encoder and GAN. Part 2: convolutional ones, and the UNet that predicts noise."""
+
+import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from module import (
     Decoder,
@@ -15,6 +18,80 @@ from module import (
     norm,
     zero_init,
 )
+
+
+class MLPVAE(nn.Module):
+    """Variational auto-encoder of fully connected layers: q(z|x) = N(mu, sigma^2), pixels in (0, 1).
+
+    Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), appendix C.
+    """
+
+    def __init__(self, x_shape: tuple[int, ...], z_dim: int, hidden_dim: int = 500):
+        super().__init__()
+        self.x_shape = tuple(x_shape)
+        x_dim = math.prod(x_shape)
+        ############################ Your code here ############################
+        # TODO(1.1a): make the networks that `encode` and `decode` use. The encoder has three hidden ReLU layers of
+        # `hidden_dim` units, then a linear head for mu and a softplus head for sigma. The decoder has ReLU layers
+        # of the same width and ends in a sigmoid.
+        ########################################################################
+        raise NotImplementedError("1.1a")
+        ########################################################################
+
+    def encode(self, x: Tensor) -> Normal:
+        """x (B, *x_shape) in [0, 1] -> q(z|x), a Normal whose mean and standard deviation are (B, z_dim)."""
+        ############################ Your code here ############################
+        # TODO(1.1b): leave q(z|x) in `posterior`.
+        ########################################################################
+        raise NotImplementedError("1.1b")
+        ########################################################################
+        return posterior
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, z_dim) -> (B, *x_shape) in (0, 1)."""
+        ############################ Your code here ############################
+        # TODO(1.1c): leave the images in `x_reconst`.
+        ########################################################################
+        raise NotImplementedError("1.1c")
+        ########################################################################
+        return x_reconst
+
+
+class Generator(nn.Module):
+    """Turns noise into images: Goodfellow et al., "Generative Adversarial Nets" (2014), with fully connected layers."""
+
+    def __init__(self, z_dim: int, x_shape: tuple[int, ...], hidden_dim: int = 500):
+        super().__init__()
+        self.x_shape = tuple(x_shape)
+        x_dim = math.prod(x_shape)
+        ############################ Your code here ############################
+        # TODO(1.3a): make a network (B, z_dim) -> (B, x_dim) with hidden ReLU or LeakyReLU layers of `hidden_dim`
+        # units that ends in a sigmoid. Leave it in `self.net`.
+        ########################################################################
+        raise NotImplementedError("1.3a")
+        ########################################################################
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, z_dim), standard normal -> (B, *x_shape) in (0, 1)."""
+        return self.net(z).reshape(-1, *self.x_shape)
+
+
+class MLPDiscriminator(nn.Module):
+    """The probability that an image is real and not generated: Goodfellow et al. (2014), fully connected layers."""
+
+    def __init__(self, x_shape: tuple[int, ...], hidden_dim: int = 500):
+        super().__init__()
+        x_dim = math.prod(x_shape)
+        ############################ Your code here ############################
+        # TODO(1.3b): make a network (B, x_dim) -> (B, 1) with hidden ReLU or LeakyReLU layers of `hidden_dim` units
+        # that ends in a sigmoid. Leave it in `self.net`.
+        ########################################################################
+        raise NotImplementedError("1.3b")
+        ########################################################################
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, *x_shape) in [0, 1] -> (B,) probabilities."""
+        return self.net(x.flatten(1)).squeeze(1)
 
 
 class VAE(nn.Module):

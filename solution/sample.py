@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from devices import choose_device, seed_noise
+from loop import Training
+from recipes import LDMTraining, load_training
 from runs import RunError
-from train import LDMTraining, Training, load_training
 from visualize import image_grid, save_animation, save_image
 
 FRAMES = 60

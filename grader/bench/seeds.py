@@ -19,7 +19,7 @@ from grader.submission import Submission, read
 
 def variants(fillings: bool) -> list[tuple[str, Submission, list[str]]]:
     """Names, submissions and the questions to grade: the solution, and the right fillings if wanted."""
-    questions = {question.id: question for question in load()}
+    questions = {question.id: question for question in load() if not question.needs}
     found = [("solution", read(SOLUTION), list(questions))]
     handout = read(HANDOUT)
     for filling in load_bank() if fillings else []:

@@ -2,6 +2,9 @@
 
 How a network was written down is nobody's business: its layers are told by the shapes of its parameters, and what
 lies between them by what comes out once the parameters are numbers of the check's choice.
+
+No draw and no initialisation makes a right network fail: values are compared at weights that the check draws, bounded
+away from 0 and from where a ReLU closes; at the student's own, only shapes, ranges and a second call are.
 """
 
 from __future__ import annotations
@@ -198,7 +201,8 @@ def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
             raise wrong(
                 f"{what}: with the weights of the last layer times {factor:g}, its logits, log p / (1 - p), do not "
                 f"become {factor:g} times what they were.",
-                "The last layer is a Linear followed by a sigmoid, with nothing between or behind them.",
+                "The last layer is a Linear followed by a sigmoid, with nothing between or behind them. A softmax "
+                "is none: of a single number it is always 1.",
             )
 
 

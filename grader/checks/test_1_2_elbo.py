@@ -60,9 +60,8 @@ def hint_at_grey_pixels() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        raise Failure(
-            failure.status, failure.message, GREY if "Boolean()" in failure.message else failure.hint
-        ) from None
+        hint = GREY if "Boolean()" in failure.message else failure.hint
+        raise Failure(failure.status, failure.message, hint) from None
 
 
 def expect_bounds(student: Student, cases: Sequence[Inputs]) -> None:

@@ -28,12 +28,15 @@ Inputs = dict[str, Tensor]
 
 
 def draw_game(draw: Draw, batch: int, lr: float = LR) -> Inputs:
-    """Networks, as a weight with its bias in the last column, and what `gan_step` is called with."""
+    """Networks, as a weight with its bias in the last column, and what `gan_step` is called with.
+
+    Probabilities stay away from 0 and 1, where a number as small as 1e-7 in a logarithm would show.
+    """
     return {
-        "generator": draw.uniform(-1, 1, PIXELS, Z_DIM + 1),
+        "generator": draw.uniform(-0.8, 0.8, PIXELS, Z_DIM + 1),
         "discriminator": draw.uniform(-1, 1, PIXELS + 1),
-        "x": draw.normal(batch, PIXELS),
-        "z": draw.normal(batch, Z_DIM),
+        "x": draw.uniform(-1.5, 1.5, batch, PIXELS),
+        "z": draw.uniform(-1.5, 1.5, batch, Z_DIM),
         "lr": torch.tensor(lr),
     }
 
@@ -74,7 +77,7 @@ def _parts(layer: Tensor) -> tuple[Tensor, Tensor]:
 def _fetch_layer(layer: Remote, shape: tuple[int, int], name: str) -> Tensor:
     """A layer with its bias in the last column, in float64."""
     weight, bias = fetch(layer, "weight", "bias")
-    what = f"after gan_step, the {name}'s"
+    what = f"After gan_step, the {name}'s"
     parts = tensor(weight, shape, f"{what} weight"), tensor(bias, shape[:1], f"{what} bias")
     return torch.cat([parts[0], parts[1][:, None]], dim=1)
 

@@ -47,9 +47,9 @@ class Decoder:
         batch = len(z) if isinstance(z, Tensor) else 1
         points = tensor(z, (batch, 2), "What your code passes to decode")
         first = len(self.z) + 1
+        if first + batch > MAX_IMAGES:
+            raise wrong(f"Your code decodes {MAX_IMAGES} images or more, for a picture of far fewer.")
         self.z += points.unbind()
-        if len(self.z) > MAX_IMAGES:
-            raise wrong(f"Your code decodes more than {MAX_IMAGES} images, for a picture of far fewer.")
         names = torch.arange(first, first + batch).reshape(-1, 1, 1, 1)
         return ((names + self.places()) / (MAX_IMAGES + 1)).float()
 
@@ -73,6 +73,8 @@ def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, i
     """Ask for a picture and take it apart. Raises Failure if it is not made of images of `decode`."""
     decoder = Decoder(shape)
     picture = student.visualize.latent_grid(decoder.decode, rows, bound)
+    if not decoder.z:
+        raise wrong("Your code never called decode.")
     channels, height, width = shape
     _expect_shape(picture, rows, shape)
     pixels = tensor(picture, (channels, rows * height, rows * width), "The picture") * (MAX_IMAGES + 1)

@@ -30,7 +30,7 @@ REAL_FROM_NOISE = 0.2
 def test_mlp_vae_learns(student: Student, draw: Draw) -> None:
     """After seconds of training on digits, the bound of new digits is above what the mean digit alone gives."""
     split = draw_split(draw, glyphs)
-    training = student.train.MLPVAETraining(X_SHAPE, VAE_Z, HIDDEN_DIM, VAE_LR)
+    training = student.recipes.MLPVAETraining(X_SHAPE, VAE_Z, HIDDEN_DIM, VAE_LR)
     fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     x = split.held_out_pixels.float() / 255
     mean, stddev = fetch(training.vae.encode(x), "mean", "stddev")
@@ -64,7 +64,7 @@ def test_mlp_gan_learns(student: Student, draw: Draw) -> None:
     """After seconds of training on digits, generated images are nearer to digits, and D tells digits from noise."""
     split = draw_split(draw, glyphs)
     data = split.pixels.double() / 255
-    training = student.train.MLPGANTraining(X_SHAPE, GAN_Z, HIDDEN_DIM, GAN_LR)
+    training = student.recipes.MLPGANTraining(X_SHAPE, GAN_Z, HIDDEN_DIM, GAN_LR)
     z = draw.normal(200, GAN_Z)
     before = tensor(training.generator(z), (200, *X_SHAPE), "The generated images")
     fit(student, training, split.pixels, split.labels, GAN_BATCH, GAN_STEPS)

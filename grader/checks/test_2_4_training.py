@@ -67,7 +67,7 @@ def expect_vae(weights: dict[str, Tensor], split: Split) -> Tensor:
 def test_vae_learns(student: Student, draw: Draw) -> None:
     """After seconds of training on shapes, new images come back better than as the mean image."""
     split = draw_split(draw, shapes)
-    training = student.train.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
+    training = student.recipes.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     expect_vae(training.state_dict(), split)
 
@@ -76,7 +76,7 @@ def test_vae_learns(student: Student, draw: Draw) -> None:
 def test_vae_gan_learns(student: Student, draw: Draw) -> None:
     """The same with an adversarial loss, and the discriminator tells new images from their reconstructions."""
     split = draw_split(draw, shapes)
-    training = student.train.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
+    training = student.recipes.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     weights = training.state_dict()
     x_recon = expect_vae(weights, split)
@@ -103,7 +103,7 @@ def test_diffusion_learns(student: Student, draw: Draw) -> None:
     held_out = (torch.nn.functional.avg_pool2d(split.held_out_pixels.float(), 4) - mean) / std
 
     vae = {"z_channels": Z_CHANNELS, "num_channels": 8}
-    training = student.train.LDMTraining(vae, CLASSES, NUM_CHANNELS, SCHEDULE.num_timesteps, LDM_LR)
+    training = student.recipes.LDMTraining(vae, CLASSES, NUM_CHANNELS, SCHEDULE.num_timesteps, LDM_LR)
     diffusion = student.diffusion.GaussianDiffusion(SCHEDULE.beta_start, SCHEDULE.beta_end, SCHEDULE.num_timesteps)
     training.diffusion = diffusion
     fit(student, training, latents, split.labels, LDM_BATCH, LDM_STEPS)

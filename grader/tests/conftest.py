@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from grader.submission import Submission, read
 
 torch.set_num_threads(1)
 QUESTIONS = {question.id: question for question in load()}
+EXACT = [question for question in QUESTIONS.values() if not question.needs]
 Graded = Callable[..., Result]
 
 
@@ -56,11 +58,11 @@ def filled(submission: Submission, question: str, code: str | Mapping[str, str])
 
 @pytest.fixture
 def graded(launcher: ZygoteLauncher) -> Graded:
-    """Grades a submission on some questions, all of them by default, with the same seed every time."""
+    """Grades a submission on some questions, by default all but those that train, with the same seed every time."""
 
-    def run(submission: Submission, *questions: str, seed: int = 0, **limits: float) -> Result:
-        chosen: list[Question] = [QUESTIONS[q] for q in questions] or list(QUESTIONS.values())
-        return grade(submission, chosen, launcher, seed, **limits)
+    def run(submission: Submission, *questions: str, seed: int = 0, **options: Any) -> Result:
+        chosen: list[Question] = [QUESTIONS[q] for q in questions] or EXACT
+        return grade(submission, chosen, launcher, seed, **options)
 
     return run
 

@@ -22,7 +22,7 @@ from grader.oracle.kl import KL, kl_standard_normal
 from grader.rubric import load
 from grader.submission import Submission
 
-from .conftest import Graded, by_id, filled, run_check, with_source
+from .conftest import EXACT, Graded, by_id, filled, run_check, with_source
 
 SEEDS = 25  # `make bench-seeds` runs more
 
@@ -41,7 +41,7 @@ def test_the_solution_earns_every_point_at_every_seed(solution: Submission, grad
     """Each run fails with a probability below 1e-7: fewer than 100 statistics at 1e-9 or less each."""
     result = graded(solution, seed=seed)
     assert [check.message for q in result.questions for check in q.checks if check.status != "passed"] == []
-    assert result.score == result.max_score == 70
+    assert result.score == result.max_score == 91
 
 
 def test_the_handout_earns_nothing_and_is_not_attempted(handout: Submission, graded: Graded) -> None:
@@ -61,8 +61,9 @@ def test_the_same_seed_gives_the_same_result(handout: Submission, graded: Graded
 # ---------------------------------------------------------------- rubric
 
 
-def test_rubric_and_checks_agree_and_part_2_is_worth_70_points() -> None:
-    assert sum(question.points for question in load()) == 70
+def test_rubric_and_checks_agree_and_the_parts_are_worth_30_and_70_points() -> None:
+    for part, points in (("1.", 30), ("2.", 70)):
+        assert sum(question.points for question in load() if question.id.startswith(part)) == points
     listed = [check for question in load() for check in checks_of(question)]
     assert len(listed) == len(load_checks())
 
@@ -214,7 +215,7 @@ def test_an_error_of_the_grader_is_grader_error(solution: Submission, launcher: 
         raise ZeroDivisionError("ours")
 
     check = replace(load_checks()["2.2b/generator_gradient"], function=broken)
-    with session(solution, load(), launcher, 0) as current:
+    with session(solution, EXACT, launcher, 0) as current:
         outcome = run(check, current.student, 0)
     assert outcome.status == "grader_error"
     assert "tell the instructor" in outcome.message

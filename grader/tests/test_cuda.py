@@ -14,7 +14,7 @@ from grader.engine.sandbox import CUDA_OPEN_FILES, Policy
 from grader.grading import grade
 from grader.submission import Submission
 
-from .conftest import QUESTIONS, filled
+from .conftest import EXACT, QUESTIONS, filled
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 
@@ -30,9 +30,9 @@ def on_cuda() -> Iterator[ZygoteLauncher]:
 @pytest.mark.gpu
 @needs_gpu
 def test_the_solution_passes_on_a_gpu_and_is_isolated(solution: Submission, on_cuda: ZygoteLauncher) -> None:
-    result = grade(solution, list(QUESTIONS.values()), on_cuda, 0, call_seconds=60.0)
+    result = grade(solution, EXACT, on_cuda, 0, call_seconds=60.0)
     assert [check.message for q in result.questions for check in q.checks if check.status != "passed"] == []
-    assert (result.score, result.device) == (70, "cuda")
+    assert (result.score, result.device) == (91, "cuda")
     assert result.isolation["summary"].startswith("strong")
 
 

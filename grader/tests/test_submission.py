@@ -13,12 +13,19 @@ from grader.submission import Submission, SubmissionError, read
 
 from .conftest import Graded, by_id, filled, with_source, write
 
-REST = {"2.1b": 10, "2.3a": 15, "2.3b": 20}  # what a submission keeps whose loss.py is of no use
+REST = {
+    "1.1": 8,
+    "1.4": 5,
+    "1.5": 2,
+    "2.1b": 9,
+    "2.3a": 13,
+    "2.3b": 18,
+}  # what a submission keeps whose loss.py is of no use
 
 
 def test_student_and_given_files() -> None:
-    assert student_files() == ["diffusion.py", "loss.py", "model.py"]
-    assert given_files() == ["module.py"]
+    assert student_files() == ["diffusion.py", "loss.py", "model.py", "train.py", "visualize.py"]
+    assert given_files() == ["dataset.py", "devices.py", "loop.py", "module.py", "recipes.py", "runs.py", "sample.py"]
 
 
 def no_class(source: str) -> str:
@@ -50,7 +57,7 @@ def test_a_broken_file_costs_its_own_questions_only(solution: Submission, graded
     source = solution.text("loss.py")
     assert source is not None
     questions = by_id(graded(with_source(solution, "loss.py", change(source)), call_seconds=3.0))
-    for question in ("2.1a", "2.2a", "2.2b"):
+    for question in ("2.1a", "2.2a", "2.2b") if change in (rename, no_class) else ("1.2", "2.1a", "2.2a", "2.2b"):
         assert questions[question].status == status
         assert questions[question].score == 0
         assert any(says in check.message for check in questions[question].checks)
@@ -132,7 +139,7 @@ def test_the_handouts_own_files_are_used_in_place_of_changed_given_ones(
     (folder / "module.py").write_text("raise SystemExit\n", "utf-8")
     submission = read(folder)
     assert submission.notes == ["module.py was changed; the one of the handout was used instead."]
-    assert graded(submission, "2.1b").score == 10
+    assert graded(submission, "2.1b").score == 9
 
 
 def test_files_of_a_students_own_can_be_imported(handout: Submission, graded: Graded) -> None:
@@ -145,7 +152,7 @@ def test_a_planted_torch_is_not_taken_for_torch(solution: Submission, graded: Gr
     planted = with_source(solution, "torch.py", "raise SystemExit\n")
     planted = with_source(planted, "conftest.py", "raise SystemExit\n")
     planted = with_source(planted, "sitecustomize.py", "raise SystemExit\n")
-    assert graded(planted).score == 70
+    assert graded(planted).score == 91
 
 
 def test_changes_outside_blocks_are_noted_with_their_lines(solution: Submission, tmp_path: Path) -> None:
@@ -165,8 +172,10 @@ def test_lost_rulers_are_noted_and_the_file_is_graded(solution: Submission, grad
     text = "\n".join(line for line in blocks.split_lines(solution.text("loss.py") or "") if "####" not in line)
     (folder / "loss.py").write_text(text, "utf-8")
     submission = read(folder)
-    assert submission.notes == ["loss.py: the rulers around 2.1a, 2.2a, 2.2b are gone; the file was graded as it is."]
-    assert graded(submission).score == 70
+    assert submission.notes == [
+        "loss.py: the rulers around 1.2, 2.1a, 2.2a, 2.2b are gone; the file was graded as it is."
+    ]
+    assert graded(submission).score == 91
 
 
 def test_odd_files_are_left_out_and_said(solution: Submission, tmp_path: Path) -> None:
@@ -175,7 +184,7 @@ def test_odd_files_are_left_out_and_said(solution: Submission, tmp_path: Path) -
     (folder / "large.py").write_text("#" * (300 << 10), "utf-8")
     (folder / "folder.py").mkdir()
     submission = read(folder)
-    assert sorted(submission.sources) == ["diffusion.py", "loss.py", "model.py"]
+    assert sorted(submission.sources) == student_files()
     assert len(submission.notes) == 3
 
 

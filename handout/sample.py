@@ -1,0 +1,91 @@
+"""Draw new images with a trained model: python sample.py RUN --class 3 -n 64. Given: nothing to fill in here."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from devices import choose_device, seed_noise
+from loop import Training
+from recipes import LDMTraining, load_training
+from runs import RunError
+from visualize import image_grid, save_animation, save_image
+
+FRAMES = 60
+
+
+def choose_labels(wanted: str | None, count: int, classes: list[str]) -> Tensor:
+    """Labels (count,) of the class of that name or number; all classes in turn if none is wanted. Raises RunError."""
+    if wanted is None:
+        return torch.arange(count) % len(classes)
+    if wanted in classes:
+        return torch.full((count,), classes.index(wanted))
+    if wanted.isdecimal() and int(wanted) < len(classes):
+        return torch.full((count,), int(wanted))
+    raise RunError(f"There is no class {wanted}; there are {', '.join(f'{n} ({c})' for n, c in enumerate(classes))}.")
+
+
+def sample_trajectory(training: LDMTraining, labels: Tensor, columns: int) -> list[Tensor]:
+    """Grids (C, H, W) of what the denoiser saw along the way from noise, at most FRAMES of them, and of the result."""
+    seen: list[Tensor] = []
+    steps = training.diffusion.num_timesteps
+
+    def watch(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        if int(t[0]) % -(-steps // FRAMES) == 0:
+            seen.append(image_grid(training.decode(x), columns))
+        return training.unet(x, y, t)
+
+    return [*seen, image_grid(training.sample(len(labels), labels, watch), columns)]
+
+
+@torch.no_grad()
+def draw(options: argparse.Namespace) -> Path:
+    """Write a grid of samples, or an animation of how they come about. Returns its path. Raises RunError."""
+    device = choose_device(options.device)
+    config, training = load_training(options.run)
+    labels = choose_labels(options.label, options.count, config["classes"]).to(device)
+    training.to(device)
+    seed_noise(options.seed)
+    if options.trajectory:
+        if not isinstance(training, LDMTraining):
+            raise RunError(f"{options.run} holds a {config['model']}; only an ldm has a trajectory.")
+        path = options.out or options.run / "trajectory.gif"
+        save_animation(sample_trajectory(training, labels, options.columns), path)
+    else:
+        path = options.out or options.run / "samples.png"
+        save_image(image_grid(sample(training, labels), options.columns), path, scale=2)
+    return path
+
+
+def sample(training: Training, labels: Tensor, batch_size: int = 256) -> Tensor:
+    """New images (B, C, H, W) in [0, 1] for labels (B,), drawn in batches."""
+    return torch.cat([training.sample(len(part), part) for part in labels.split(batch_size)])
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(description="Draw new images with a trained model.")
+    parser.add_argument("run", type=Path, help="run directory of train.py")
+    parser.add_argument("--class", dest="label", help="name or number of a class, for an ldm; all in turn by default")
+    parser.add_argument("-n", dest="count", type=int, default=64, help="number of images")
+    parser.add_argument("--columns", type=int, default=8, help="images in a row")
+    parser.add_argument("--trajectory", action="store_true", help="ldm: a GIF of the denoising")
+    parser.add_argument("--out", type=Path, help="file to write; in the run directory by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Draw as the command line says. Exit status 2, with one line, where that cannot be done."""
+    try:
+        print(draw(parse()))
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
