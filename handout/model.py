@@ -32,8 +32,8 @@ class MLPVAE(nn.Module):
         x_dim = math.prod(x_shape)
         ############################ Your code here ############################
         # TODO(1.1a): make the networks that `encode` and `decode` use. The encoder has three hidden ReLU layers of
-        # `hidden_dim` units, then a linear head for mu and a softplus head for sigma. The decoder has ReLU layers
-        # of the same width and ends in a sigmoid.
+        # `hidden_dim` units and on them two heads, a linear one for mu and a softplus one for sigma. The decoder has
+        # one or more hidden ReLU layers of the same width and ends in a sigmoid. No normalisation, no dropout.
         ########################################################################
         raise NotImplementedError("1.1a")
         ########################################################################
@@ -65,8 +65,8 @@ class Generator(nn.Module):
         self.x_shape = tuple(x_shape)
         x_dim = math.prod(x_shape)
         ############################ Your code here ############################
-        # TODO(1.3a): make a network (B, z_dim) -> (B, x_dim) with hidden ReLU or LeakyReLU layers of `hidden_dim`
-        # units that ends in a sigmoid. Leave it in `self.net`.
+        # TODO(1.3a): make a network (B, z_dim) -> (B, x_dim) with one or more hidden ReLU or LeakyReLU layers of
+        # `hidden_dim` units that ends in a sigmoid. No normalisation, no dropout. Leave it in `self.net`.
         ########################################################################
         raise NotImplementedError("1.3a")
         ########################################################################
@@ -83,8 +83,8 @@ class MLPDiscriminator(nn.Module):
         super().__init__()
         x_dim = math.prod(x_shape)
         ############################ Your code here ############################
-        # TODO(1.3b): make a network (B, x_dim) -> (B, 1) with hidden ReLU or LeakyReLU layers of `hidden_dim` units
-        # that ends in a sigmoid. Leave it in `self.net`.
+        # TODO(1.3b): make a network (B, x_dim) -> (B, 1) with one or more hidden ReLU or LeakyReLU layers of
+        # `hidden_dim` units that ends in a sigmoid. No normalisation, no dropout. Leave it in `self.net`.
         ########################################################################
         raise NotImplementedError("1.3b")
         ########################################################################

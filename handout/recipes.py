@@ -67,21 +67,44 @@ class MLPVAETraining(Training):
         return pictures
 
 
+class InstanceNoise(nn.Module):
+    """Adds normal noise while training. A discriminator that sees it cannot tell data and early samples apart at once.
+
+    Arjovsky and Bottou, "Towards Principled Methods for Training Generative Adversarial Networks" (2017), section 3.
+    """
+
+    def __init__(self, std: float):
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x, of any shape -> the same shape."""
+        return x + self.std * torch.randn_like(x) if self.training else x
+
+
 class MLPGANTraining(Training):
     """Part 1: the small GAN."""
 
-    def __init__(self, x_shape: tuple[int, ...], z_dim: int = 64, hidden_dim: int = 500, lr: float = 3e-4):
+    def __init__(
+        self,
+        x_shape: tuple[int, ...],
+        z_dim: int = 64,
+        hidden_dim: int = 500,
+        lr: float = 3e-4,
+        instance_noise: float = 0.5,
+    ):
         super().__init__()
         self.z_dim = z_dim
         self.generator = Generator(z_dim, x_shape, hidden_dim)
         self.discriminator = MLPDiscriminator(x_shape, hidden_dim)
+        self.noisy_discriminator = nn.Sequential(InstanceNoise(instance_noise), self.discriminator)
         self.add_optimizer("generator", lr, betas=(0.5, 0.999))
         self.add_optimizer("discriminator", lr, betas=(0.5, 0.999))
 
     def step(self, x: Tensor, y: Tensor, step: int) -> Terms:
         z = torch.randn(len(x), self.z_dim, device=x.device)
         optimizers = self.optimizers["generator"], self.optimizers["discriminator"]
-        discriminator_loss, generator_loss = gan_step(self.generator, self.discriminator, *optimizers, x, z)
+        discriminator_loss, generator_loss = gan_step(self.generator, self.noisy_discriminator, *optimizers, x, z)
         return {"discriminator": discriminator_loss, "generator": generator_loss}
 
     def sample(self, count: int, labels: Tensor) -> Tensor:
@@ -193,6 +216,7 @@ class LDMTraining(Training):
         return self.decode(self.diffusion.sample(denoise_fn or self.unet, shape, labels))
 
 
+FEWEST_TIMESTEPS = 25  # with fewer, a rescaled step would add more noise than there can be
 MODELS = {"mlp-vae": MLPVAETraining, "mlp-gan": MLPGANTraining, "vae": VAETraining, "ldm": LDMTraining}
 
 
@@ -217,6 +241,8 @@ def make_training(options: argparse.Namespace, images: Images) -> tuple[Training
     }[options.model]
     vae = None
     if options.model == "ldm":
+        if options.num_timesteps < FEWEST_TIMESTEPS:
+            raise RunError(f"--num-timesteps {options.num_timesteps} is too few; give {FEWEST_TIMESTEPS} or more.")
         if options.vae is None:
             raise RunError("A latent diffusion model needs an auto-encoder; train one, and give its run by --vae.")
         source, vae = load_training(options.vae)

@@ -49,8 +49,9 @@ def gan_step(
     """
     ############################ Your code here ############################
     # TODO(1.4): take a step of the discriminator on `x` and on generated images that are detached; then a step of
-    # the generator, judged by the new discriminator. Each starts from zero gradients and moves its own parameters
-    # only. Leave the losses in `discriminator_loss` and `generator_loss`.
+    # the generator, judged by the new discriminator. Each starts from zero gradients, whatever there were before the
+    # call, and moves its own parameters only. Leave the losses, as tensors, in `discriminator_loss` and
+    # `generator_loss`.
     ########################################################################
     raise NotImplementedError("1.4")
     ########################################################################

@@ -14,7 +14,7 @@ def latent_grid(decode: Callable[[Tensor], Tensor], rows: int = 20, bound: float
     spaced values from -bound to bound, both included.
 
     Args:
-        decode: z (B, 2) on the CPU -> images (B, C, H, W).
+        decode: z (B, 2), float32 on the CPU -> images (B, C, H, W), which go into the picture as they are.
         rows: number of images along each side.
         bound: largest value of a latent variable.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +46,19 @@ def solution() -> Submission:
 def handout() -> Submission:
     """The handout, as a submission."""
     return read(HANDOUT)
+
+
+@pytest.fixture(scope="session")
+def solved() -> Iterator[SimpleNamespace]:
+    """The modules of the solution, under the names students import them by."""
+    names = sorted(path.stem for path in SOLUTION.glob("*.py"))
+    sys.path.insert(0, str(SOLUTION))
+    try:
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    finally:
+        sys.path.remove(str(SOLUTION))
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 def with_source(submission: Submission, file: str, source: str | bytes) -> Submission:

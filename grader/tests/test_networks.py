@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from types import ModuleType
 from types import SimpleNamespace as Names
 
 import pytest
 import torch
 from torch import testing
-
-from grader.assignment import SOLUTION
-
-
-@pytest.fixture(scope="module")
-def solved() -> Iterator[Names]:
-    """The modules of the solution, under the names students import them by."""
-    sys.path.insert(0, str(SOLUTION))
-    names = ("module", "loss", "model", "diffusion")
-    try:
-        modules: dict[str, ModuleType] = {name: __import__(name) for name in names}
-        yield Names(**modules)
-    finally:
-        sys.path.remove(str(SOLUTION))
-        for name in names:
-            sys.modules.pop(name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,309 @@
+"""The training code of the assignment: it runs, stops, goes on to the same numbers, and leaves pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace as Names
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn, testing
+
+from grader.assignment import HANDOUT, SOLUTION
+
+SMALL = ["--limit", "48", "--batch-size", "16", "--device", "cpu", "--num-channels", "8", "--hidden-dim", "32"]
+MODELS = {
+    "mlp-vae": ["--z-dim", "2"],
+    "mlp-gan": [],
+    "vae": ["--gan-weight", "0.1", "--gan-loss-start", "2", "--grad-clip", "1"],
+    "ldm": ["--num-timesteps", "25", "--lr-schedule", "cosine"],
+}
+
+
+@pytest.fixture(scope="module")
+def vae_run(solved: Names, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An auto-encoder to train a diffusion model on."""
+    return run(solved, tmp_path_factory.mktemp("vae") / "run", "vae", "--steps", "2")
+
+
+def run(solved: Names, folder: Path, model: str, *arguments: str) -> Path:
+    """Train in this process."""
+    solved.recipes.train(solved.train.parse([model, *SMALL, *MODELS[model], *arguments, "--run-dir", str(folder)]))
+    return folder
+
+
+def extra(model: str, vae_run: Path) -> list[str]:
+    return ["--vae", str(vae_run)] if model == "ldm" else []
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_leaves_numbers_pictures_and_a_checkpoint(
+    solved: Names, tmp_path: Path, vae_run: Path, model: str
+) -> None:
+    folder = run(solved, tmp_path / "run", model, "--epochs", "2", *extra(model, vae_run))
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "train.csv", "checkpoint.pt", "samples-000003.png", "samples-000006.png"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert [int(row["step"]) for row in rows(folder / "train.csv")] == [1, 2, 3, 4, 5, 6]
+    assert all(abs(float(value)) < 1e6 for row in rows(folder / "train.csv") for value in row.values())
+    if model in ("mlp-vae", "vae"):
+        assert size(folder / "reconstructions-000006.png") == ((560, 112) if model == "mlp-vae" else (640, 128))
+    if model == "mlp-vae":
+        assert size(folder / "latent-grid-000006.png") == (20 * 28 * 2, 20 * 28 * 2)
+    config, training = solved.recipes.load_training(folder)
+    assert config["model"] == model
+    assert not training.training
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_killed_run_resumes_to_the_same_numbers(
+    solved: Names, tmp_path: Path, vae_run: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(solved, tmp_path / "whole", model, "--epochs", "3", *extra(model, vae_run))
+    steps = solved.loop.train_steps
+
+    def killed(*arguments: object, **keywords: object) -> Iterator[object]:
+        for n, terms in enumerate(steps(*arguments, **keywords)):
+            if n == 5:
+                raise KeyboardInterrupt
+            yield terms
+
+    monkeypatch.setattr(solved.loop, "train_steps", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(solved, tmp_path / "killed", model, "--epochs", "3", *extra(model, vae_run))
+    monkeypatch.undo()
+    assert [int(row["step"]) for row in rows(tmp_path / "killed" / "train.csv")] == [1, 2, 3, 4, 5]
+    solved.recipes.train(solved.train.parse([model, "--resume", "--run-dir", str(tmp_path / "killed")]))
+    for file in whole.glob("*.csv"):
+        assert file.read_text("utf-8") == (tmp_path / "killed" / file.name).read_text("utf-8")
+    ours, theirs = (torch.load(folder / "checkpoint.pt") for folder in (whole, tmp_path / "killed"))
+    assert ours["step"] == theirs["step"] == 9
+    for name, value in ours["training"].items():
+        assert torch.equal(value, theirs["training"][name]), name
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(solved: Names, tmp_path: Path) -> None:
+    first, same, other = (
+        torch.load(run(solved, tmp_path / str(n), "mlp-gan", "--steps", "2", "--seed", seed) / "checkpoint.pt")[
+            "training"
+        ]
+        for n, seed in enumerate("778")
+    )
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if name.endswith("weight"))
+
+
+def test_a_run_is_not_overwritten_and_options_are_kept(solved: Names, tmp_path: Path) -> None:
+    folder = run(solved, tmp_path / "run", "mlp-vae", "--steps", "1")
+    with pytest.raises(solved.runs.RunError, match="holds a run; go on with it by --resume"):
+        run(solved, folder, "mlp-vae")
+    options = solved.train.parse(["mlp-vae", "--resume", "--run-dir", str(folder), "--steps", "2"])
+    assert (options.hidden_dim, options.limit, options.steps, options.resume) == (32, 48, 2, True)
+    assert json.loads((folder / "config.json").read_text("utf-8"))["options"]["z_dim"] == 2
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(
+    solved: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    kept = solved.runs.Run(tmp_path / "run")
+    kept.save({"step": 1})
+
+    def half(value: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        kept.save({"step": 2})
+    assert kept.load() == {"step": 1}
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def call(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+
+
+def test_train_and_sample_as_a_student_types_it(tmp_path: Path, vae_run: Path) -> None:
+    ldm = str(tmp_path / "ldm")
+    done = call(
+        SOLUTION, "train.py", "ldm", *SMALL, *MODELS["ldm"], "--steps", "3", "--vae", str(vae_run), "--run-dir", ldm
+    )
+    assert (done.returncode, "3/3" in done.stdout, "noise_mse" in done.stdout) == (0, True, True), done.stderr
+    done = call(SOLUTION, "sample.py", ldm, "--class", "blue square", "-n", "10", "--columns", "5")
+    assert done.returncode == 0, done.stderr
+    assert size(Path(done.stdout.strip())) == (5 * 64, 2 * 64)
+    done = call(SOLUTION, "sample.py", ldm, "--trajectory", "-n", "4", "--columns", "4")
+    assert size(Path(done.stdout.strip())) == (128, 32)
+
+
+def test_a_trajectory_has_a_frame_for_a_step_and_one_for_the_result(solved: Names) -> None:
+    training = solved.recipes.LDMTraining({"z_channels": 3, "num_channels": 8}, num_channels=8, num_timesteps=130)
+    with torch.no_grad():
+        frames = solved.sample.sample_trajectory(training, torch.tensor([1, 2]), columns=2)
+    assert [tuple(frame.shape) for frame in frames] == [(3, 32, 64)] * (130 // 3 + 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train.py", "ldm", "--num-timesteps", "10"], "error: --num-timesteps 10 is too few; give 25 or more."),
+        (["train.py", "ldm"], "error: A latent diffusion model needs an auto-encoder"),
+        (["train.py", "vae", "--dataset", "nothing"], "error: There is no data set nothing"),
+        (["train.py", "vae", "--resume", "--run-dir", "nowhere"], "error: nowhere is no run directory"),
+        (["sample.py", "nowhere"], "error: nowhere is no run directory"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], says: str) -> None:
+    done = call(SOLUTION, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(says)
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_empty_block_is_named(tmp_path: Path) -> None:
+    done = call(HANDOUT, "train.py", "vae", *SMALL, "--run-dir", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert done.stderr == "error: this needs question 2.1b, which is not filled in yet\n"
+
+
+def test_classes_by_name_and_number(solved: Names) -> None:
+    choose, classes = solved.sample.choose_labels, ["cat", "dog"]
+    assert choose(None, 3, classes).tolist() == [0, 1, 0]
+    assert choose("dog", 2, classes).tolist() == choose("1", 2, classes).tolist() == [1, 1]
+    for wrong in ("2", "zebra", "-1"):
+        with pytest.raises(solved.runs.RunError, match=r"there are 0 \(cat\), 1 \(dog\)"):
+            choose(wrong, 1, classes)
+
+
+# ---------------------------------------------------------------- how numbers are computed
+
+
+def test_bfloat16_is_for_training_and_hands_float32_on(solved: Names) -> None:
+    network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3), nn.Sigmoid())
+    x = torch.randn(5, 8)
+    exact = network(x)
+    solved.devices.use_bfloat16(network, torch.device("cpu"))
+    rough = network(x)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    testing.assert_close(rough, exact, rtol=0.02, atol=0.02)
+    rough.sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
+    assert torch.equal(network.eval()(x), exact)
+
+
+def test_gradients_are_clipped_after_backward(solved: Names) -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    solved.devices.before_each_step(optimizer, grad_clip=0.5, world=1)
+    solved.loop.minimise(layer(torch.tensor([[0.0, 300.0, 400.0]])).sum(), optimizer)
+    testing.assert_close(before - layer.weight.detach(), torch.tensor([[0.0, 0.3, 0.4]]))
+    solved.loop.minimise(layer(torch.tensor([[0.0, 0.1, 0.0]])).sum(), optimizer)
+    testing.assert_close(before - layer.weight.detach(), torch.tensor([[0.0, 0.4, 0.4]]))
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from devices import before_each_step, choose_device, join_processes
+rank, world = join_processes(choose_device("cpu"))
+layer = torch.nn.Linear(2, 1, bias=False)
+torch.nn.init.zeros_(layer.weight)
+optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+before_each_step(optimizer, None, world)
+x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])[rank::world]
+layer(x).mean().backward()
+optimizer.step()
+print("weight", rank, world, layer.weight.flatten().tolist(), flush=True)
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torchrun and gloo are tried on Linux alone")
+def test_processes_share_a_batch_and_average_their_gradients(tmp_path: Path) -> None:
+    """Over the loopback: the step of two processes is that of the whole batch, -(4, 5)."""
+    (tmp_path / "two.py").write_text(TWO_PROCESSES, "utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    done = call(SOLUTION, *torchrun, str(tmp_path / "two.py"), PYTHONPATH=str(SOLUTION), OMP_NUM_THREADS="1")
+    found = sorted(line for line in done.stdout.splitlines() if line.startswith("weight"))
+    assert found == ["weight 0 2 [-4.0, -5.0]", "weight 1 2 [-4.0, -5.0]"], done.stderr
+
+
+def test_the_learning_rate_falls_along_a_cosine(solved: Names) -> None:
+    training = solved.recipes.MLPGANTraining((1, 4, 4), 2, 8)
+    options = Names(lr=2.0, lr_schedule="cosine")
+    rates = []
+    for step in (0, 50, 100):
+        solved.loop.set_learning_rate(training, options, step, 100)
+        rates += {group["lr"] for optimizer in training.optimizers.values() for group in optimizer.param_groups}
+    assert rates == pytest.approx([2, 1, 0])
+
+
+def test_latents_are_normalised_by_channel(solved: Names) -> None:
+    training = solved.recipes.LDMTraining({"z_channels": 3, "num_channels": 8})
+    pixels = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8)
+    images = solved.dataset.Images(pixels, torch.zeros(64, dtype=torch.int64), ["only"])
+    latents = training.encode(images, fit=True).pixels
+    testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
+    testing.assert_close(latents.std((0, 2, 3)), torch.ones(3), rtol=0, atol=1e-4)
+    assert {"latent_mean", "latent_std"} <= set(training.state_dict())
+    with torch.no_grad():
+        testing.assert_close(training.decode(latents[:4]), (training.vae.decode(training.vae.encode(solved.dataset.signed(pixels[:4]))) + 1) / 2)  # fmt: skip
+
+
+def test_neighbouring_seeds_give_unlike_noise(solved: Names) -> None:
+    """The correlation of 64 pairs of 4,096 numbers stays below 6 / sqrt(4096), but with a probability below 1e-6."""
+    noises = []
+    for step in range(65):
+        solved.devices.seed_noise(0, step, 0)
+        noises.append(torch.randn(4096))
+    for first, second in pairwise(noises):
+        assert abs(float((first * second).mean())) < 6 / 64
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def test_image_grid_fills_rows_and_leaves_black(solved: Names) -> None:
+    images = torch.arange(1.0, 6.0)[:, None, None, None].expand(5, 1, 2, 3)
+    grid = solved.visualize.image_grid(images, columns=3)
+    assert grid.shape == (1, 4, 9)
+    assert grid[0, ::2, ::3].tolist() == [[1, 2, 3], [4, 5, 0]]
+
+
+def test_pictures_are_written_as_they_are(solved: Names, tmp_path: Path) -> None:
+    image = torch.tensor([[[0.0, 1.0]], [[0.5, 2.0]], [[-1.0, 0.25]]])
+    solved.visualize.save_image(image, tmp_path / "a.png", scale=2)
+    with Image.open(tmp_path / "a.png") as png:
+        assert (png.size, png.getpixel((0, 0)), png.getpixel((3, 1))) == ((4, 2), (0, 128, 0), (255, 255, 64))
+    solved.visualize.save_animation([image, image.flip(0)], tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 2
