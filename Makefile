@@ -13,6 +13,9 @@ FAIL_UNDER ?= 0
 TRAINING ?= yes
 ONLY ?=
 SEEDS ?= 200
+SCHEDULE ?= reduced
+MNIST ?= mnist
+CIFAR10 ?= cifar10
 TESTS ?= grader/tests
 
 CONSTRAINTS := grader/constraints.txt
@@ -27,7 +30,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test lint doctor handout bench-grade bench-seeds bench-workers lock clean
+.PHONY: help grade test lint doctor handout figures bench-grade bench-seeds bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,11 +52,17 @@ doctor: $(CORE) ## Say what this machine has, and how a submission is isolated o
 handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that are filled in
 	@$(RUN) -m grader handout $(if $(filter 1,$(FORCE)),--force)
 
+figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduced MNIST=mnist CIFAR10=folder:PATH
+	@$(RUN) -m grader.figures --schedule "$(SCHEDULE)" --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"
+
 bench-grade: $(CORE) ## Measure the time of make grade against import torch
 	@$(RUN) -m grader.bench.grade
 
 bench-seeds: $(CORE) ## Grade what is right at many seeds: SEEDS=200
 	@$(RUN) -m grader.bench.seeds --seeds $(SEEDS)
+
+bench-training: $(CORE) ## Train as the grader does at many seeds, and every wrong filling: SEEDS=20
+	@$(RUN) -m grader.bench.training --seeds $(if $(filter file,$(origin SEEDS)),20,$(SEEDS)) --fillings
 
 bench-workers: $(CORE) ## Start a thousand workers: time, memory, and what they leave behind
 	@$(RUN) -m grader.bench.workers

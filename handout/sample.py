@@ -37,7 +37,8 @@ def sample_trajectory(training: LDMTraining, labels: Tensor, columns: int) -> li
             seen.append(image_grid(training.decode(x), columns))
         return training.unet(x, y, t)
 
-    return [*seen, image_grid(training.sample(len(labels), labels, watch), columns)]
+    result = training.sample(len(labels), labels, watch)
+    return [*seen, image_grid(result, columns)]
 
 
 @torch.no_grad()

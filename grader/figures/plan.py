@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ KL_WEIGHTS = ("1", "1e-3", "1e-6")
 GAN_WEIGHTS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "0")
 DATASETS = ("mnist", "cifar10")
 LDM_KL_WEIGHT = "1e-3"
+SECONDS = "seconds.txt"  # in the directory of a run that is done: how long its training took
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Planned:
-    """One run: its name, and the arguments of train.py that make it."""
+    """One run: its name, and the arguments of train.py that make it but for where it goes."""
 
     name: str
     arguments: tuple[str, ...]
@@ -85,15 +87,18 @@ def plan(schedule: Schedule, sources: dict[str, str], folder: Path) -> list[Plan
         )
         planned.append(Planned(f"ldm-{name}", ldm))
     for weight in GAN_WEIGHTS:
-        source = ("--dataset", sources["cifar10"], "--kl-weight", "1e-6")
-        start = ("--gan-loss-start", str(schedule.vae // 4))
-        planned.append(Planned(f"vae-gan-{weight}", ("vae", *source, "--gan-weight", weight, *start, *steps)))
+        adversarial = ("--kl-weight", "1e-6", "--gan-weight", weight, "--gan-loss-start", str(schedule.vae // 4))
+        planned.append(Planned(f"vae-gan-{weight}", ("vae", "--dataset", sources["cifar10"], *adversarial, *steps)))
     return planned
 
 
 def carry_out(planned: Planned, folder: Path) -> None:
-    """Train one run, from where it was stopped if it was; at once where it is done. Raises CalledProcessError."""
+    """Train one run, from where it was stopped if it was; not at all where it is done. Raises CalledProcessError."""
     run = folder / planned.name
+    if (run / SECONDS).exists():
+        return
+    started = time.perf_counter()
     resume = ["--resume"] if (run / "checkpoint.pt").exists() else []
     command = [sys.executable, "train.py", *planned.arguments, "--run-dir", str(run), *resume]
     subprocess.run(command, cwd=SOLUTION, check=True)
+    (run / SECONDS).write_text(f"{time.perf_counter() - started:.0f}\n", "utf-8")
