@@ -30,7 +30,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test lint doctor handout figures bench-grade bench-seeds bench-training bench-workers lock clean
+.PHONY: help grade test lint doctor handout figures bench-grade bench-seeds bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-grade: $(CORE) ## Measure the time of make grade against import torch
 
 bench-seeds: $(CORE) ## Grade what is right at many seeds: SEEDS=200
 	@$(RUN) -m grader.bench.seeds --seeds $(SEEDS)
+
+bench-train: $(CORE) ## Images per second of train.py against a plain loop; MNIST from DATA_DIR
+	@$(RUN) -m grader.bench.train
 
 bench-training: $(CORE) ## Train as the grader does at many seeds, and every wrong filling: SEEDS=20
 	@$(RUN) -m grader.bench.training --seeds $(if $(filter file,$(origin SEEDS)),20,$(SEEDS)) --fillings

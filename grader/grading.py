@@ -63,10 +63,10 @@ class Session:
 
     def _gate(self, check: Check, question: Question) -> Outcome | None:
         """An outcome for a check that there is no point in running."""
-        if question.file not in self.submission.sources:
-            return Outcome(check, "error", f"{question.file} is missing.", "Hand it in beside the other files.")
         if question.needs:
             return self._wait(check, question)
+        if question.file not in self.submission.sources:
+            return Outcome(check, "error", f"{question.file} is missing.", "Hand it in beside the other files.")
         if not self.submission.attempted(question):
             return Outcome(check, "not_attempted", "The block is empty.")
         others = [outcome for outcome in self.outcomes.values() if outcome.check.question == question.id]

@@ -180,9 +180,8 @@ def part_2(page: Page, judges: dict[str, Judge]) -> None:
     for weight, name in names.items():
         vae_pictures(page, name, f"gan_weight {weight}")
     for data in DATASETS:
-        page.text(
-            f"### Latent diffusion on {NAMES[data]}", "", f"On the latents of the VAE with kl_weight {LDM_KL_WEIGHT}."
-        )
+        page.text(f"### Latent diffusion on {NAMES[data]}")
+        page.text(f"On the latents of the VAE with kl_weight {LDM_KL_WEIGHT}.")
         run = page.runs / f"ldm-{data}"
         error = rows(run / "test.csv")[-1]["noise_mse"]
         header = ["squared error of the noise", "Frechet distance", "floor", "recall", "minutes"]
@@ -227,8 +226,8 @@ def make_page(
         f"Made by `make figures` on {hardware()}, PyTorch {torch.__version__.partition('+')[0]}. {remark}".strip(),
         "",
         f"The Frechet distance is taken on 64 features of a small classifier (it recognises {accuracies} test images), "
-        f"over {some:,} samples against {some:,} test images. Its floor is the distance between two sets of so many real "
-        "images: no samples can be expected below it. Recall is the share of real images that lie among the samples "
+        f"over {some:,} samples against {some:,} test images. Its floor is the distance between two sets of so many "
+        "real images: no samples can be expected below it. Recall is the share of real images that lie among the samples "
         "(Kynkaanniemi et al., 2019). Numbers of one page can be compared with one another, and with no others.",
     )
     part_1(page, judges["mnist"])

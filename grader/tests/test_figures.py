@@ -23,7 +23,7 @@ def test_the_page_has_every_picture_and_number(tmp_path: Path) -> None:
 
     planned = plan(SCHEDULES["smoke"], SOURCES, tmp_path)
     for run in planned:
-        options = solution("train").parse([*run.arguments, "--limit", "64", "--run-dir", str(tmp_path / run.name)])
+        options = solution("train").parse([*run.arguments, "--limit", "256", "--run-dir", str(tmp_path / run.name)])
         solution("recipes").train(options)
         (tmp_path / run.name / SECONDS).write_text("90\n", "utf-8")
     shown = plan(SCHEDULES["smoke"], {"mnist": "mnist", "cifar10": "cifar10"}, Path("runs"))

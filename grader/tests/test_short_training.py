@@ -50,7 +50,7 @@ BROKEN = {
     "generator never moves": ("1.6b", "1.4", "discriminator_loss = -(discriminator(x).log() + (1 - discriminator(generator(z).detach())).log()).mean()\n"
         "discriminator_optimizer.zero_grad()\ndiscriminator_loss.backward()\ndiscriminator_optimizer.step()\ngenerator_loss = discriminator_loss", "as far from the nearest digit"),
     "discriminator never moves": ("1.6b", "1.4", "discriminator_loss = generator_loss = -discriminator(generator(z)).log().mean()\n"
-        "generator_optimizer.zero_grad()\ngenerator_loss.backward()\ngenerator_optimizer.step()", "takes new digits for real with probability"),
+        "generator_optimizer.zero_grad()\ngenerator_loss.backward()\ngenerator_optimizer.step()", "times as far from the nearest digit as before"),
     "noise alone": ("2.4a", "2.1b", "z = torch.randn_like(mu)", "of that of the mean image"),
     "no divergence": ("2.4a", "2.1a", "kl_divergence = 0 * mu.flatten(1).sum(dim=1)", "nothing holds it down"),
     "discriminator flipped": ("2.4b", "2.2a", "loss = 0.5 * (F.relu(1 + real) + F.relu(1 - fake))", "for new images and"),
