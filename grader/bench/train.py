@@ -118,9 +118,8 @@ def measure_memory(device: torch.device, epochs: int = 4) -> None:
         loop.fit(training, images, 200, 0, epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     grown = ", ".join(f"{peak:.0f}" for peak in peaks)
-    print(
-        f"peak resident memory after each epoch of mlp-vae: {grown} MB; the data are {images.pixels.nbytes / MEBIBYTE:.0f} MB"
-    )
+    size = images.pixels.nbytes / MEBIBYTE
+    print(f"peak resident memory after each epoch of mlp-vae: {grown} MB; the data are {size:.0f} MB")
 
 
 def main(

@@ -227,8 +227,8 @@ def make_page(
         "",
         f"The Frechet distance is taken on 64 features of a small classifier (it recognises {accuracies} test images), "
         f"over {some:,} samples against {some:,} test images. Its floor is the distance between two sets of so many "
-        "real images: no samples can be expected below it. Recall is the share of real images that lie among the samples "
-        "(Kynkaanniemi et al., 2019). Numbers of one page can be compared with one another, and with no others.",
+        "real images: no samples can be expected below it. Recall is the share of real images that lie among the "
+        "samples (Kynkaanniemi et al., 2019). Numbers of one page can be compared with one another, and with no others.",
     )
     part_1(page, judges["mnist"])
     part_2(page, judges)
