@@ -45,6 +45,11 @@ class Images:
         """The first `count` images; all of them where there are fewer."""
         return replace(self, pixels=self.pixels[:count], labels=self.labels[:count])
 
+    def spread(self, count: int) -> "Images":
+        """`count` images from all over the set."""
+        index = torch.arange(count) * len(self) // count
+        return replace(self, pixels=self.pixels[index], labels=self.labels[index])
+
     def to(self, device: torch.device) -> "Images":
         """The same on a device; images that would fill more than half of its free memory stay where they are."""
         if device.type == "cuda" and self.pixels.nbytes > torch.cuda.mem_get_info(device)[0] / 2:

@@ -61,7 +61,7 @@ class Training(nn.Module):
 
     def pictures(self, x: Tensor, y: Tensor) -> Terms:
         """Pictures (C, H, W) in [0, 1] that show what was learned."""
-        return {"samples": image_grid(self.sample(len(x), y))}
+        return {"samples": image_grid(self.sample(2 * len(x), y.repeat(2)), columns=len(x))}
 
 
 def train_steps(
@@ -181,7 +181,7 @@ def finish_epoch(training: Training, held_out: Images, run: Run, seed: int, step
         run.log("test", step, numbers)
     device = next(training.parameters()).device
     training.eval()
-    some = held_out.first(10)
+    some = held_out.spread(10)
     seed_noise(seed, -2)
     for name, picture in training.pictures(training.prepare(some.pixels.to(device)), some.labels.to(device)).items():
         run.picture(name, step, picture)

@@ -41,6 +41,15 @@ def as_rgb32(images: Tensor) -> Tensor:
     return F.pad(images, [margin] * 4).expand(-1, 3, -1, -1).clamp(0, 1)
 
 
+@torch.no_grad()
+def pictures(run: Path, source: str) -> dict[str, Tensor]:
+    """What a finished run shows of ten held-out images: pictures (C, H, W) in [0, 1] by name."""
+    _, training = solution("recipes").load_training(run)
+    some = solution("dataset").load(source, train=False).spread(10)
+    solution("devices").seed_noise(1)
+    return training.pictures(training.prepare(some.pixels), some.labels)
+
+
 class Judge:
     """Judges samples of one data set by a small classifier, trained on its training images.
 
@@ -50,6 +59,7 @@ class Judge:
     """
 
     def __init__(self, source: str, count: int):
+        self.source = source
         data = solution("dataset")
         images, held_out = data.load(source), data.load(source, train=False)
         self.count = min(count, len(held_out) // 2)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from grader.oracle.quality import Quality
 
-from .measure import Judge, rows, solution
+from .measure import Judge, pictures, rows, solution
 from .plan import DATASETS, GAN_WEIGHTS, KL_WEIGHTS, LDM_KL_WEIGHT, SECONDS, Planned, Schedule
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
@@ -59,16 +61,27 @@ def pictures_of(run: Path, name: str) -> list[Path]:
     return sorted(run.glob(f"{name}-[0-9]*.png"))
 
 
-def stack(paths: Sequence[Path], gap: int = 8) -> Image.Image:
-    """Pictures of one width, one below the other on white."""
-    images = [Image.open(path).convert("RGB") for path in paths]
+def stack(images: Sequence[Image.Image], gap: int = 8) -> Image.Image:
+    """Pictures one below the other on white."""
     height = sum(image.height + gap for image in images) - gap
     sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
     top = 0
     for image in images:
-        sheet.paste(image, (0, top))
+        sheet.paste(image.convert("RGB"), (0, top))
         top += image.height + gap
     return sheet
+
+
+def stack_files(paths: Sequence[Path]) -> Image.Image:
+    """The pictures in some files, one below the other."""
+    with ExitStack() as files:
+        return stack([files.enter_context(Image.open(path)) for path in paths])
+
+
+def as_picture(image: Tensor, scale: int = 2) -> Image.Image:
+    """An image (C, H, W) in [0, 1] as a picture."""
+    picture = Image.fromarray(solution("visualize").to_pixels(image).squeeze(2).numpy())
+    return picture.resize((scale * picture.width, scale * picture.height), Image.Resampling.NEAREST)
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
@@ -134,7 +147,7 @@ def part_1(page: Page, judge: Judge) -> None:
     draw_curves(page, "mlp-vae-curves", curves, "ELBO in nats")
     shown = spread(pictures_of(runs[20], "reconstructions"), EPOCHS_SHOWN)
     caption = f"Test images and their reconstructions, z = 20, after {steps_of(shown)} steps"
-    page.picture("mlp-vae-reconstructions", stack(shown).convert("L"), caption)
+    page.picture("mlp-vae-reconstructions", stack_files(shown).convert("L"), caption)
     with Image.open(pictures_of(runs[2], "latent-grid")[-1]) as grid:
         page.picture("mlp-vae-latent-grid", grid.convert("L"), "The latent space for z = 2, each variable from -3 to 3")
     page.text("### The GAN")
@@ -143,7 +156,7 @@ def part_1(page: Page, judge: Judge) -> None:
     draw_curves(page, "mlp-gan-curves", {n: column(losses, n) for n in ("discriminator", "generator")}, "loss")
     page.table(["Frechet distance", "floor", "recall", "minutes"], [[*quality_cells(judge(run)), minutes(run)]])
     shown = spread(pictures_of(run, "samples"), EPOCHS_SHOWN)
-    page.picture("mlp-gan-samples", stack(shown).convert("L"), f"Samples after {steps_of(shown)} steps")
+    page.picture("mlp-gan-samples", stack_files(shown).convert("L"), f"Samples after {steps_of(shown)} steps")
 
 
 def vae_row(page: Page, name: str, judge: Judge) -> list[str]:
@@ -157,11 +170,11 @@ def vae_row(page: Page, name: str, judge: Judge) -> list[str]:
     ]
 
 
-def vae_pictures(page: Page, name: str, caption: str) -> None:
+def vae_pictures(page: Page, name: str, judge: Judge, caption: str) -> None:
     """Originals, reconstructions and samples of an auto-encoder in one picture."""
-    run = page.runs / name
-    paths = [pictures_of(run, kind)[-1] for kind in ("reconstructions", "samples")]
-    page.picture(name, stack(paths), f"{caption}: test images, their reconstructions; below, samples")
+    shown = pictures(page.runs / name, judge.source)
+    sheet = stack([as_picture(shown[kind]) for kind in ("reconstructions", "samples")])
+    page.picture(name, sheet, f"{caption}: test images, their reconstructions; below, samples")
 
 
 def part_2(page: Page, judges: dict[str, Judge]) -> None:
@@ -173,12 +186,12 @@ def part_2(page: Page, judges: dict[str, Judge]) -> None:
         names = {weight: f"vae-{data}-kl-{weight}" for weight in KL_WEIGHTS}
         page.table(["kl_weight", *header], [[w, *vae_row(page, name, judges[data])] for w, name in names.items()])
         for weight, name in names.items():
-            vae_pictures(page, name, f"kl_weight {weight}")
+            vae_pictures(page, name, judges[data], f"kl_weight {weight}")
     page.text("### The VAE-GAN on CIFAR-10", "", "With kl_weight 1e-6.")
     names = {weight: f"vae-gan-{weight}" for weight in GAN_WEIGHTS}
     page.table(["gan_weight", *header], [[w, *vae_row(page, name, judges["cifar10"])] for w, name in names.items()])
     for weight, name in names.items():
-        vae_pictures(page, name, f"gan_weight {weight}")
+        vae_pictures(page, name, judges["cifar10"], f"gan_weight {weight}")
     for data in DATASETS:
         page.text(f"### Latent diffusion on {NAMES[data]}")
         page.text(f"On the latents of the VAE with kl_weight {LDM_KL_WEIGHT}.")
@@ -195,10 +208,8 @@ def ldm_samples(run: Path, columns: int = 10) -> Image.Image:
     config, training = solution("recipes").load_training(run)
     solution("devices").seed_noise(1)
     labels = torch.arange(len(config["classes"])).repeat_interleave(columns)
-    show = solution("visualize")
-    pixels = show.to_pixels(show.image_grid(solution("sample").sample(training, labels), columns))
-    image = Image.fromarray(pixels.numpy())
-    return image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+    samples = solution("sample").sample(training, labels)
+    return as_picture(solution("visualize").image_grid(samples, columns))
 
 
 def minutes(run: Path) -> str:
@@ -227,8 +238,8 @@ def make_page(
         "",
         f"The Frechet distance is taken on 64 features of a small classifier (it recognises {accuracies} test images), "
         f"over {some:,} samples against {some:,} test images. Its floor is the distance between two sets of so many "
-        "real images: no samples can be expected below it. Recall is the share of real images that lie among the "
-        "samples (Kynkaanniemi et al., 2019). Numbers of one page can be compared with one another, and with no others.",
+        "real images: no samples can be expected below it. Recall is the share of real images that lie among samples "
+        "(Kynkaanniemi et al., 2019). Numbers of one page can be compared with one another, and with no others.",
     )
     part_1(page, judges["mnist"])
     part_2(page, judges)

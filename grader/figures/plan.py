@@ -13,7 +13,7 @@ from grader.assignment import SOLUTION
 KL_WEIGHTS = ("1", "1e-3", "1e-6")
 GAN_WEIGHTS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "0")
 DATASETS = ("mnist", "cifar10")
-LDM_KL_WEIGHT = "1e-3"
+LDM_KL_WEIGHT = "1e-6"
 SECONDS = "seconds.txt"  # in the directory of a run that is done: how long its training took
 
 

@@ -22,6 +22,12 @@ def test_embedded_sets_load(solved: Names) -> None:
         assert not torch.equal(images.pixels[:1000], held_out.pixels)
 
 
+def test_some_images_come_from_all_over_the_set(solved: Names) -> None:
+    images = solved.dataset.Images(torch.zeros(100, 1, 2, 2), torch.arange(100), [])
+    assert images.spread(4).labels.tolist() == [0, 25, 50, 75]
+    assert images.first(3).labels.tolist() == [0, 1, 2]
+
+
 def test_unit_and_signed_images(solved: Names) -> None:
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8)[:, None, None, None].expand(3, 1, 28, 28)
     testing.assert_close(solved.dataset.unit(pixels)[:, 0, 3, 3], torch.tensor([0, 1, 0.2]))

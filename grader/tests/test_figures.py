@@ -11,7 +11,7 @@ from PIL import Image
 
 from grader.assignment import SOLUTION
 from grader.figures.measure import as_rgb32, rows
-from grader.figures.page import make_page, spread, stack, steps_of
+from grader.figures.page import make_page, spread, stack_files, steps_of
 from grader.figures.plan import SCHEDULES, SECONDS, carry_out, plan
 
 SOURCES = {"mnist": "glyphs", "cifar10": "shapes"}
@@ -39,7 +39,7 @@ def test_the_page_has_every_picture_and_number(tmp_path: Path, monkeypatch: pyte
     assert text.count("| 1.5 |") == len(planned)
     assert "nan" not in text
     assert str(tmp_path) not in text
-    assert "python train.py ldm --dataset mnist --vae runs/vae-mnist-kl-1e-3" in text
+    assert "python train.py ldm --dataset mnist --vae runs/vae-mnist-kl-1e-6" in text
 
 
 def test_a_run_that_is_done_is_not_made_again(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_pieces(tmp_path: Path) -> None:
     paths = [tmp_path / f"samples-{n:06}.png" for n in (10, 20, 30, 40, 50)]
     for path in paths:
         Image.new("L", (6, 4), 100).save(path)
-    assert stack(paths[:3], gap=2).size == (6, 16)
+    assert stack_files(paths[:3]).size == (6, 3 * 4 + 2 * 8)
     assert steps_of(spread(paths, 3)) == "10, 30, 50"
     assert spread(paths[:2], 3) == paths[:2]
     assert rows(tmp_path / "none.csv") == []
