@@ -60,13 +60,13 @@ class Observation:
 
 @dataclass(frozen=True)
 class Built:
-    """An argument that the worker builds for one call: an object of a class in the worker, from tensors.
+    """An argument that the worker builds for one call: what something callable in the worker makes of arguments.
 
-    Gradients of the call reach the tensors, which they do not through an object that was there before.
+    Gradients of the call reach tensors among the arguments, which they do not through an object that was there before.
     """
 
     constructor: Remote
-    arguments: Mapping[str, torch.Tensor]
+    arguments: Mapping[str, Any]
 
 
 class Remote:

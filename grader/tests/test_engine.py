@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from grader.engine.launcher import FreshLauncher, Launcher, Process, StartError, ZygoteLauncher
-from grader.engine.student import Failure, Student, call_each, fetch, observe
+from grader.engine.student import Built, Failure, Student, call_each, fetch, observe
 from grader.engine.watchdog import Watchdog
 from grader.engine.wire import Unusable
 
@@ -163,6 +163,29 @@ def test_results_of_many_kinds(student: Student) -> None:
     assert student.code.numpy_array() == Unusable("a NumPy array")
     assert student.code.huge() == Unusable("a tensor of 1,099,511,627,776 elements")
     assert student.code.thousands() == Unusable("a list of 5000 items")
+
+
+def test_gradients_reach_what_an_argument_is_built_from(student: Student) -> None:
+    mean, std = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.5])
+    normal = student.torch.distributions.Normal
+    built = {
+        "q": Built(normal, {"mean": mean, "std": std}),
+        "p": Built(normal, {"m": torch.zeros(1), "s": torch.ones(1)}),
+    }
+    seen = observe(student.torch.distributions.kl_divergence, built)
+    torch.testing.assert_close(seen.gradients["mean"], mean)
+    torch.testing.assert_close(seen.gradients["std"], std - 1 / std)
+    assert {"mean", "std", "m", "s"} == set(seen.gradients)
+    nested = Built(student.torch.add, {"a": Built(student.torch.mul, {"x": mean, "y": std}), "b": mean})
+    assert student.code.square(nested).tolist() == [4, 9]
+
+
+def test_the_state_of_a_module_crosses_by_name(student: Student) -> None:
+    layer = student.torch.nn.Linear(2, 1)
+    weights = {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([3.0])}
+    layer.load_state_dict(weights)
+    assert {name: x.tolist() for name, x in layer.state_dict().items()} == {n: x.tolist() for n, x in weights.items()}
+    assert layer(torch.ones(1, 2)).tolist() == [[6]]
 
 
 def test_gradients_by_name_with_a_cotangent(student: Student) -> None:

@@ -161,7 +161,7 @@ def test_attack(
     assert graded["2.2b"].score <= attack.earns, reasons
     assert "grader_error" not in {question.status for question in result.questions}, reasons
     if attack.spares:
-        assert {q: graded[q].score for q in ("2.1b", "2.3a")} == {"2.1b": 10, "2.3a": 15}
+        assert {q: graded[q].score for q in ("2.1b", "2.3a")} == {"2.1b": 9, "2.3a": 13}
     assert zygote._process.poll() is None
     assert children(zygote._process.pid) == []
     assert marked() == []
@@ -189,7 +189,7 @@ def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(so
         result = grade(solution, list(QUESTIONS.values()), launcher, 0)
     finally:
         launcher.close()
-    assert result.score == 91
+    assert result.score == 100
     assert result.isolation["summary"].startswith("strong")
     assert "sealed" in result.isolation["landlock"]
 
