@@ -41,7 +41,7 @@ class Schedule:
 
 SCHEDULES = {
     "smoke": Schedule(mlp_vae=1, mlp_gan=1, vae=20, ldm=20, num_timesteps=25, num_channels=8, samples=100),
-    "reduced": Schedule(mlp_vae=12, mlp_gan=20, vae=1000, ldm=3000, num_timesteps=200, num_channels=16, samples=1000),
+    "reduced": Schedule(mlp_vae=12, mlp_gan=12, vae=1000, ldm=3000, num_timesteps=200, num_channels=16, samples=1000),
     "full": Schedule(
         mlp_vae=50, mlp_gan=100, vae=30_000, ldm=100_000, num_timesteps=1000, num_channels=64, samples=10_000
     ),
