@@ -63,7 +63,7 @@ def describe(inputs: dict[str, Tensor]) -> str:
         few = x.numel() <= SHOWN_ELEMENTS
         shown = f"= {numbers(x)}" if few else f"of shape {tuple(x.shape)}"
         parts.append(f"{name} {shown}")
-    return " and ".join(parts)
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def numbers(x: Tensor) -> str:

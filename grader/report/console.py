@@ -72,7 +72,9 @@ def _cell(question: QuestionResult) -> RenderableType:
         if check.hint:
             lines.append(Padding(Text(check.hint, "yellow"), INDENT))
     if len(shown) > SHOWN_REASONS:
-        lines.append(Text(f"{len(shown) - SHOWN_REASONS} more reasons are in the results file", "dim"))
+        left = len(shown) - SHOWN_REASONS
+        more = "1 more reason is" if left == 1 else f"{left} more reasons are"
+        lines.append(Text(f"{more} in the results file", "dim"))
     return Group(*lines)
 
 
