@@ -44,9 +44,8 @@ class Page:
         self.text(*("| " + " | ".join(row) + " |" for row in cells))
 
     def picture(self, name: str, image: Image.Image, caption: str) -> None:
-        """Add a picture, written to <name>.png in few colours: a third of the bytes."""
-        few = image.convert("RGB").quantize(128) if image.mode != "L" else image.quantize(32)
-        few.save(self.out / f"{name}.png", optimize=True)
+        """Add a picture, written to <name>.png."""
+        image.save(self.out / f"{name}.png", optimize=True)
         self.text(f"![{caption}]({name}.png)", "", f"*{caption}*")
 
     def write(self) -> Path:

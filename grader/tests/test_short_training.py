@@ -24,7 +24,7 @@ TRAINED = [question for question in QUESTIONS.values() if question.needs]
 
 @pytest.mark.parametrize("question", TRAINED, ids=lambda question: question.id)
 def test_the_solution_learns(solution: Submission, launcher: ZygoteLauncher, question: object) -> None:
-    """At one seed; `make bench-training` takes 20, of which none uses more than two thirds of a tolerance."""
+    """At one seed; `make bench-training` takes 20, of which none uses more than three quarters of a tolerance."""
     failure, margins = train(solution, question.id, launcher)  # type: ignore[attr-defined]
     assert failure == ""
     assert all(used < 0.8 for used in margins.values())
