@@ -131,7 +131,7 @@ def main(
         raise SystemExit("error: MNIST is needed; set DATA_DIR to a folder that holds MNIST/raw")
     where = solution("devices").choose_device(device)
     measure_memory(where)
-    for model, batch_size in (("mlp-vae", 200), ("mlp-gan", 100), ("vae", 32), ("vae-gan", 32)):
+    for model, batch_size in (("mlp-vae", 200), ("mlp-gan", 200), ("vae", 32), ("vae-gan", 32)):
         compare(model, batch_size, seconds, where)
 
 
