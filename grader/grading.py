@@ -41,6 +41,15 @@ def checks_of(question: Question) -> list[Check]:
     return [found[name] for name in question.checks]
 
 
+def in_order(questions: list[Question]) -> list[Check]:
+    """The checks of questions in the order to run them: the rubric's, but those that need imports come last.
+
+    Raises RubricError as `checks_of` does.
+    """
+    checks = [check for question in questions for check in checks_of(question)]
+    return sorted(checks, key=lambda check: bool(check.imports))
+
+
 @dataclass
 class Session:
     """One submission being graded: gates each check, runs it, and remembers how it ended."""
@@ -147,7 +156,8 @@ def session(
         StartError: on leaving, if what starts workers is gone.
     """
     with submission.staged() as folder:
-        student = Student(folder, launcher, call_seconds, wall_seconds)
+        imports = sorted({name for check in in_order(questions) for name in check.imports})
+        student = Student(folder, launcher, call_seconds, wall_seconds, imports)
         try:
             yield Session(submission, questions, student, seed, launcher.device, training)
         finally:
@@ -171,8 +181,7 @@ def grade(
         RubricError: if rubric and checks disagree.
     """
     with session(submission, questions, launcher, seed, **options) as current:
-        for question in questions:
-            for check in checks_of(question):
-                progress(check)
-                current.run(check)
+        for check in in_order(questions):
+            progress(check)
+            current.run(check)
         return current.result()

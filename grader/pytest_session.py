@@ -18,7 +18,7 @@ from .checks.draw import Draw
 from .checks.runner import Check, Outcome
 from .engine.launcher import Launcher, StartError
 from .engine.student import Student
-from .grading import CHECKS_FOLDER, Session, checks_of, session
+from .grading import CHECKS_FOLDER, Session, in_order, session
 from .report.result import Result
 from .rubric import Question
 from .submission import Submission
@@ -43,7 +43,7 @@ class ChecksPlugin:
         self.current = current
         self.progress = progress
         self.start_error: StartError | None = None
-        self.wanted = {check.id: n for n, check in enumerate(c for q in current.questions for c in checks_of(q))}
+        self.wanted = {check.id: n for n, check in enumerate(in_order(current.questions))}
 
     @pytest.fixture
     def student(self) -> Student:
@@ -56,7 +56,7 @@ class ChecksPlugin:
         return Draw(self.current.seed, request.function.check.id)
 
     def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
-        """Keep the checks of the questions asked for, in the rubric's order."""
+        """Keep the checks of the questions asked for, in the order to run them."""
         kept = [item for item in items if item.obj.check.id in self.wanted]
         items[:] = sorted(kept, key=lambda item: self.wanted[item.obj.check.id])
 

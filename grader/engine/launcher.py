@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -133,6 +133,9 @@ class Launcher(Protocol):
     def require(self, imports: Sequence[str]) -> None:
         """Add to `imports`."""
 
+    def expect(self, imports: Sequence[str]) -> None:
+        """Be told what will be required, to have it ready by then."""
+
     def spawn(self, directory: Path) -> Process:
         """Start a worker on the submission staged in `directory`."""
 
@@ -209,13 +212,24 @@ class ZygoteLauncher:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self._ready = False
+        self._owed = True  # it says when it is ready
 
     def require(self, imports: Sequence[str]) -> None:
         """Import modules in the zygote, for the workers forked from now on. Raises StartError as `spawn` does."""
         missing = sorted(set(imports) - self.imports)
         if missing:
             self._ask({"operation": "import", "modules": missing})
+            self.imports.update(missing)
+
+    def expect(self, imports: Sequence[str]) -> None:
+        """Have the zygote import modules while the workers there are compute; its reply is awaited at the next request.
+
+        Raises StartError as `spawn` does.
+        """
+        missing = sorted(set(imports) - self.imports)
+        if missing:
+            with self._in_step():
+                self._send({"operation": "import", "modules": missing})
             self.imports.update(missing)
 
     def spawn(self, directory: Path) -> Process:
@@ -245,12 +259,28 @@ class ZygoteLauncher:
 
     def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:
         """One request and its reply."""
+        with self._in_step():
+            self._send(request, descriptors)
+            return self._await()
+
+    def _send(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+        """One request, once the reply to the one before has come."""
+        if self._owed:
+            self._await()
+        self._owed = True
+        socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+
+    def _await(self) -> dict[str, Any]:
+        """The reply that is owed."""
+        reply = self._reply()
+        self._owed = False
+        return reply
+
+    @contextlib.contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """End the zygote if anything comes between a request and its reply. Raises StartError if the system does."""
         try:
-            if not self._ready:
-                self._reply()
-                self._ready = True
-            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-            return self._reply()
+            yield
         except BaseException as error:
             self.close()  # a reply that comes late would be taken for that of the next request
             if isinstance(error, OSError):
@@ -279,6 +309,9 @@ class FreshLauncher:
     def require(self, imports: Sequence[str]) -> None:
         """Have the workers started from now on import modules before anything else."""
         self.imports.update(imports)
+
+    def expect(self, imports: Sequence[str]) -> None:
+        """Nothing can be prepared for a process that is not there yet."""
 
     def spawn(self, directory: Path) -> Process:
         """Start a worker. Raises StartError if it does not come up."""

@@ -152,6 +152,7 @@ class Student:
         launcher: starts the workers.
         call_seconds: longest a call may take, the trusted side's own work in callbacks not counted.
         wall_seconds: longest all calls together may take.
+        imports: modules that some check will ask for, to be made ready beside the first checks.
     """
 
     def __init__(
@@ -160,11 +161,13 @@ class Student:
         launcher: Launcher,
         call_seconds: float = CALL_SECONDS,
         wall_seconds: float = WALL_SECONDS,
+        imports: Sequence[str] = (),
     ):
         self.directory = directory
         self.isolation = Isolation({}, {})
         self.output = ""
         self._launcher = launcher
+        self._expected_imports = imports
         self._call_seconds = call_seconds
         self._seconds_left = wall_seconds
         self._process: Process | None = None
@@ -338,6 +341,7 @@ class Student:
 
     def _spawn(self) -> Process:
         process = self._launcher.spawn(self.directory)
+        self._launcher.expect(self._expected_imports)
         self.isolation = process.isolation
         self._loaded.clear()
         return process

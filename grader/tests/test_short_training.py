@@ -13,7 +13,7 @@ from grader.checks.test_2_4_training import NUM_CHANNELS, Z_CHANNELS, expect_noi
 from grader.checks.training import Split
 from grader.engine.launcher import ZygoteLauncher
 from grader.engine.student import Failure, Student
-from grader.grading import checks_of
+from grader.grading import checks_of, in_order
 from grader.oracle.reference import given_networks, load_weights
 from grader.submission import Submission
 
@@ -154,6 +154,27 @@ def test_a_question_may_only_need_earlier_ones(tmp_path: object) -> None:
     path.write_text(text, "utf-8")
     with pytest.raises(RubricError, match="a needs z, not listed before it"):
         load(path)
+
+
+def test_imports_that_are_expected_are_made_beside_the_first_checks(solution: Submission) -> None:
+    fresh = ZygoteLauncher()
+    try:
+        with replace(solution).staged() as folder:
+            student = Student(folder, fresh, imports=["colorsys"])
+            student.begin(0)
+            assert fresh.imports == {"colorsys"}
+            first = student._process
+            student.begin(0, ["colorsys"])
+            assert student._process is not first
+            student.close()
+    finally:
+        fresh.close()
+
+
+def test_checks_that_need_imports_come_last() -> None:
+    needy = [bool(check.imports) for check in in_order(list(QUESTIONS.values()))]
+    assert needy == sorted(needy)
+    assert sum(needy) == 4 + len(TRAINED)
 
 
 def test_workers_started_without_what_a_check_needs_are_replaced(solution: Submission) -> None:
