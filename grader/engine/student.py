@@ -184,6 +184,11 @@ class Student:
             raise AttributeError(module)
         return Remote(self, module)
 
+    @property
+    def device(self) -> str:
+        """Where student code computes, "cpu" or "cuda"."""
+        return self._launcher.device
+
     def begin(self, seed: int, imports: Sequence[str] = ()) -> None:
         """Start a check: forget the objects of the last one, and seed the worker's generators.
 
