@@ -35,11 +35,12 @@ class Run:
 
     def start(self, config: dict[str, Any]) -> None:
         """Begin a new run. Raises RunError if the directory holds one."""
+        if not self.writes:  # what is there may be what the process that writes has just begun
+            return
         if (self.folder / "config.json").exists():
             raise RunError(f"{self.folder} holds a run; go on with it by --resume, or give another --run-dir.")
-        if self.writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
     def config(self) -> dict[str, Any]:
         """What the run was started with. Raises RunError if there is no run."""

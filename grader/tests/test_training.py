@@ -123,6 +123,13 @@ def test_a_run_is_not_overwritten_and_options_are_kept(solved: Names, tmp_path: 
     assert json.loads((folder / "config.json").read_text("utf-8"))["options"]["z_dim"] == 2
 
 
+def test_of_several_processes_one_begins_the_run(solved: Names, tmp_path: Path) -> None:
+    first, second = (solved.runs.Run(tmp_path / "run", writes=writes) for writes in (True, False))
+    first.start({"by": "first"})
+    second.start({"by": "second"})
+    assert second.config() == {"by": "first"}
+
+
 def test_a_checkpoint_is_written_whole_or_not_at_all(
     solved: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
