@@ -1,6 +1,7 @@
 """Where and how numbers are computed: devices, precision, several processes, seeds. Given: nothing to fill in here."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ def join_processes(device: torch.device) -> tuple[int, int]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def leave_processes() -> None:
+    """Part from the processes met by `join_processes`, if any.
+
+    Gloo's threads free tensors, for which they need the interpreter; if it ends first, they abort the process. So they
+    are given half a second of it.
+    """
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        time.sleep(0.5)
 
 
 def seed_noise(*numbers: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from dataset import Images, load, signed
-from devices import choose_device, join_processes, seed_noise
+from devices import choose_device, join_processes, leave_processes, seed_noise
 from diffusion import GaussianDiffusion
 from loop import Terms, Training, loop, minimise, prepare_networks
 from loss import GANLossD, GANLossG, KLDivergenceLoss, compute_elbo
@@ -294,5 +294,4 @@ def train(options: argparse.Namespace) -> None:
             optimizer.load_state_dict(checkpoint["optimizers"][name])
     loop(training, images, held_out, run, options, first, rank, world)
     run.close()
-    if world > 1:
-        torch.distributed.destroy_process_group()
+    leave_processes()
