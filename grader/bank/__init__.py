@@ -19,12 +19,20 @@ BANK = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Filling:
-    """Code for the blocks of a question; `mistake` says in words what is wrong, and is empty where nothing is."""
+    """Code for the blocks of a question.
+
+    Attributes:
+        mistake: what is wrong, in words; empty where nothing is.
+        diagnosis: part of what a student must be told, because it names the mistake; empty where nothing names it.
+        also: parts of the other hints that a student may be given about it, each of them true.
+    """
 
     question: str
     name: str
     blocks: dict[str, str]
     mistake: str = ""
+    diagnosis: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def right(self) -> bool:
@@ -56,6 +64,9 @@ def _filling(
     mistake: str = "",
     code: str | None = None,
     blocks: dict[str, str] | None = None,
+    diagnosis: str = "",
+    also: tuple[str, ...] | list[str] = (),
 ) -> Filling:
     """A filling from its entry: `code` where the question has one block, else `blocks`, and `base` for the rest."""
-    return Filling(question, name, {question: code} if code is not None else base | (blocks or {}), mistake)
+    filled = {question: code} if code is not None else base | (blocks or {})
+    return Filling(question, name, filled, mistake, diagnosis, tuple(also))

@@ -12,9 +12,9 @@ from grader.engine.student import Failure, Observation, Remote, Unusable, call_e
 from grader.engine.text import printable
 from grader.oracle.closed_form import ClosedForm, Expected, Formula
 
-RTOL, ATOL = 1e-4, 1e-5
+from .explain import close, explain
+
 SHOWN_ELEMENTS = 6
-TELLING_RATIOS = (2.0, 0.5, 4.0, 0.25)
 
 
 def wrong(message: str, hint: str = "") -> Failure:
@@ -49,11 +49,6 @@ def outputs(value: Any, count: int, what: str) -> tuple:
         got = f"{len(value)} results" if isinstance(value, tuple) else "a single result"
         raise wrong(f"{what} returned {got}; {count} are expected.", "Keep the return statement of the handout.")
     return value
-
-
-def close(actual: Tensor, expected: Tensor, rtol: float = RTOL, atol: float = ATOL) -> bool:
-    """Whether two tensors agree, elementwise to atol + rtol |expected|."""
-    return actual.shape == expected.shape and bool(torch.allclose(actual, expected, rtol=rtol, atol=atol))
 
 
 def describe(inputs: dict[str, Tensor]) -> str:
@@ -121,20 +116,6 @@ def expect_each(function: Remote, form: ClosedForm, cases: Sequence[dict[str, Te
     """
     results = call_each(function, cases)
     expect_all([(value, form.at(**inputs)) for value, inputs in zip(results, cases, strict=True)], what)
-
-
-def explain(judged: Sequence[tuple[Tensor, Expected]]) -> str:
-    """The one mistake that reproduces every result, as a sentence; "" where none of those known does."""
-    for sentence in judged[0][1].form.misconceptions:
-        if all(close(got, expected.misconceived(sentence)) for got, expected in judged):
-            return sentence
-    rights = [expected.values()[0] for _, expected in judged]
-    if all(close(got, -right) for (got, _), right in zip(judged, rights, strict=True)):
-        return "The sign is flipped."
-    for ratio in TELLING_RATIOS:
-        if all(close(got, ratio * right) for (got, _), right in zip(judged, rights, strict=True)):
-            return f"It is exactly {ratio:g} times the right value."
-    return ""
 
 
 def expect_gradients(observed: Observation, expected: Expected, cotangent: Tensor | None = None) -> None:
