@@ -95,7 +95,7 @@ RIGHT = kl_standard_normal(MU, LOGVAR)
         (torch.tensor(float("-inf")), "The result is not finite: it holds inf."),
         (2 * RIGHT, "The factor 1/2 of the KL divergence is missing."),
         (-RIGHT, "The sign is flipped"),
-        (4 * RIGHT, "It is exactly 4 times the right value"),
+        (4 * RIGHT, "It is exactly 4 times the right value, whatever the input."),
         (RIGHT + 1, "which is not right."),
     ],
 )
