@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Remote, Student, fetch
+from grader.engine.student import Failure, Remote, Student, fetch
 from grader.oracle.closed_form import ClosedForm
 from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
 
@@ -23,11 +23,17 @@ Z_DIM, PIXELS = 2, 3
 LR = 0.5
 BATCHES = (1, 4, 7)
 NETWORKS = ("generator", "discriminator")
+MEANS = {  # what torch's own words mean in a step of a GAN
+    "modified by an inplace operation": "The discriminator's step changed the weights that the generator's loss was "
+    "computed with: compute D(G(z)) and the generator's loss after that step.",
+    "backward through the graph a second time": "Both losses hang on the same generated images: detach them in the "
+    "discriminator's step.",
+}
 ZERO_GRAD = "Zero the gradients of a network before each backward whose gradients it steps along."
 Inputs = dict[str, Tensor]
 
 
-def draw_game(draw: Draw, batch: int, lr: float = LR) -> Inputs:
+def draw_game(draw: Draw, batch: int, generator_lr: float = LR, discriminator_lr: float = LR) -> Inputs:
     """Networks, as a weight with its bias in the last column, and what `gan_step` is called with.
 
     Probabilities stay away from 0 and 1, where a number as small as 1e-7 in a logarithm would show.
@@ -37,7 +43,8 @@ def draw_game(draw: Draw, batch: int, lr: float = LR) -> Inputs:
         "discriminator": draw.uniform(-1, 1, PIXELS + 1),
         "x": draw.uniform(-1.5, 1.5, batch, PIXELS),
         "z": draw.uniform(-1.5, 1.5, batch, Z_DIM),
-        "lr": torch.tensor(lr),
+        "generator_lr": torch.tensor(generator_lr),
+        "discriminator_lr": torch.tensor(discriminator_lr),
     }
 
 
@@ -52,7 +59,11 @@ class Networks:
 
     def step(self, x: Tensor, z: Tensor) -> tuple:
         """One call of `gan_step`. Returns what it returned."""
-        return outputs(self.gan_step(*self.arguments, x, z), 2, "gan_step")
+        try:
+            return outputs(self.gan_step(*self.arguments, x, z), 2, "gan_step")
+        except Failure as failure:
+            hints = [hint for words, hint in MEANS.items() if words in failure.message]
+            raise Failure(failure.status, failure.message, *hints or [failure.hint]) from None
 
     def weights(self) -> Inputs:
         """The networks as they are now."""
@@ -90,7 +101,7 @@ def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
         weight, bias = _parts(inputs[name])
         layer.load_state_dict({"weight": weight, "bias": bias})
         layers.append(layer)
-        optimizers.append(student.torch.optim.SGD(layer.parameters(), lr=float(inputs["lr"])))
+        optimizers.append(student.torch.optim.SGD(layer.parameters(), lr=float(inputs[f"{name}_lr"])))
     generator = nn.Sequential(layers[0])
     discriminator = nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
     return Networks(layers[0], layers[1], (generator, discriminator, *optimizers), student.train.gan_step)
@@ -98,7 +109,7 @@ def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
 
 @dataclass(frozen=True)
 class Played:
-    """One call of `gan_step`: what the closed forms need, the losses it returned, and both networks after it."""
+    """One call of `gan_step`: what it was called with, the losses it returned, and both networks after it."""
 
     inputs: Inputs
     losses: tuple
@@ -111,8 +122,7 @@ def play(student: Student, games: Sequence[Inputs]) -> list[Played]:
     for inputs in games:
         networks = build(student, inputs)
         losses = networks.step(inputs["x"], inputs["z"])
-        after = networks.weights()
-        played.append(Played(inputs | {"new_discriminator": after["discriminator"]}, losses, after))
+        played.append(Played(inputs, losses, networks.weights()))
     return played
 
 
@@ -123,11 +133,19 @@ def expect_played(form: ClosedForm, played: Sequence[Played], results: Sequence[
 
 @question("1.4", imports=OPTIMIZERS)
 def test_gan_step_losses(student: Student, draw: Draw) -> None:
-    """Both losses: with networks that stand still, 2 ln 2 and ln 2 at D = 1/2, and between two real steps."""
-    undecided = draw_game(draw, 4, lr=0.0) | {"discriminator": torch.zeros(PIXELS + 1)}
-    played = play(student, [undecided, draw_game(draw, 5, lr=0.0), *(draw_game(draw, batch) for batch in BATCHES)])
+    """Both losses: with networks that stand still, 2 ln 2 and ln 2 at D = 1/2; the discriminator's when it moves."""
+    undecided = draw_game(draw, 4, 0.0, 0.0) | {"discriminator": torch.zeros(PIXELS + 1)}
+    standing = play(student, [undecided, *(draw_game(draw, batch, 0.0, 0.0) for batch in BATCHES)])
+    for game in standing:
+        if not all(close(game.after[name], game.inputs[name].double()) for name in NETWORKS):
+            raise wrong(
+                "The networks move though both optimizers have the learning rate 0.",
+                "Step the optimizers that gan_step is given; make none of your own.",
+            )
+    moving = play(student, [draw_game(draw, batch) for batch in BATCHES])
+    played = [*standing, *moving]
     expect_played(DISCRIMINATOR_LOSS, played, [game.losses[0] for game in played], "the discriminator's loss")
-    expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
+    expect_played(GENERATOR_LOSS, standing, [game.losses[1] for game in standing], "the generator's loss")
 
 
 @question("1.4", imports=OPTIMIZERS)
@@ -140,10 +158,22 @@ def test_gan_step_moves_the_discriminator(student: Student, draw: Draw) -> None:
 
 @question("1.4", imports=OPTIMIZERS)
 def test_gan_step_moves_the_generator(student: Student, draw: Draw) -> None:
-    """The generator after the call: one step down its own loss, judged by the new discriminator, and nothing else."""
-    played = play(student, [draw_game(draw, batch) for batch in BATCHES])
+    """The generator after the call, beside a discriminator that stands still: one step down its own loss."""
+    played = play(student, [draw_game(draw, batch, discriminator_lr=0.0) for batch in BATCHES])
     moved = [game.after["generator"] for game in played]
     expect_played(MOVED_GENERATOR, played, moved, "the generator after its step")
+
+
+@question("1.4", imports=OPTIMIZERS)
+def test_gan_step_judges_by_the_new_discriminator(student: Student, draw: Draw) -> None:
+    """The generator's loss and step when the discriminator moves before: the new discriminator judges them."""
+    played = play(student, [draw_game(draw, batch) for batch in BATCHES])
+    for game in played:
+        right = MOVED_DISCRIMINATOR.at(**game.inputs).values()[0]
+        if not close(game.after["discriminator"], right):
+            raise wrong("The discriminator is not right after its step, and it is what judges the generator.")
+    expect_played(MOVED_GENERATOR, played, [game.after["generator"] for game in played], "the generator after its step")
+    expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
 
 
 # ---------------------------------------------------------------- gradients of before

@@ -50,19 +50,22 @@ class Game:
     Attributes:
         generator: (n, z_dim + 1).
         discriminator: (n + 1,).
-        new_discriminator: (n + 1,), as the student's call left it. It judges the generator's step, so that a mistake
-            in the first step costs nothing in the second.
         x: (B, n) real images.
         z: (B, z_dim) noise.
-        lr: learning rate of both.
+        generator_lr, discriminator_lr: learning rates.
     """
 
     generator: Tensor
     discriminator: Tensor
-    new_discriminator: Tensor
     x: Tensor
     z: Tensor
-    lr: Tensor
+    generator_lr: Tensor
+    discriminator_lr: Tensor
+
+    @property
+    def new_discriminator(self) -> Tensor:
+        """The discriminator after its right step, which judges the generator's."""
+        return self.step_discriminator()
 
     def value(self, loss: Loss, discriminator: Tensor, generator: Tensor | None = None) -> Tensor:
         """A loss, a scalar."""
@@ -76,12 +79,12 @@ class Game:
     ) -> Tensor:
         """The discriminator after a step down a loss, from where it was or from `start`."""
         weights = self.discriminator if start is None else start
-        return descend(lambda discriminator: self.value(loss, discriminator, generator), weights, self.lr)
+        return descend(lambda d: self.value(loss, d, generator), weights, self.discriminator_lr)
 
     def step_generator(self, loss: Loss, discriminator: Tensor, start: Tensor | None = None) -> Tensor:
         """The generator after a step down a loss, from where it was or from `start`."""
         weights = self.generator if start is None else start
-        return descend(lambda generator: self.value(loss, discriminator, generator), weights, self.lr)
+        return descend(lambda generator: self.value(loss, discriminator, generator), weights, self.generator_lr)
 
 
 def formulas(games: Mapping[str, Callable[[Game], Tensor]]) -> dict[str, Formula]:
@@ -183,11 +186,8 @@ DISCRIMINATOR_LOSS = closed_form(
         "The two losses are returned in the wrong order: the discriminator's comes first.": (
             lambda game: game.value(generator_loss, game.new_discriminator)
         ),
-        "The discriminator's loss is the one after its step; return the one that the step went down.": (
+        "The discriminator's loss is one after its step, or of a second step; return that of the only step it takes.": (
             lambda game: game.value(discriminator_loss, game.new_discriminator)
-        ),
-        "The discriminator's loss is that of a second step; it is to take one.": (
-            lambda game: game.value(discriminator_loss, game.step_discriminator())
         ),
         GENERATOR_FIRST: lambda game: game.value(
             discriminator_loss, game.discriminator, game.step_generator(generator_loss, game.discriminator)
@@ -202,6 +202,12 @@ MOVED_DISCRIMINATOR = closed_form(
             lambda game: game.discriminator
         ),
         **discriminator_steps(DISCRIMINATOR_MISTAKES),
+        "Each loss moves the other network: the discriminator's optimizer is to step after the discriminator's loss, "
+        "the generator's after the generator's.": (
+            lambda game: game.step_discriminator(
+                generator_loss, generator=game.step_generator(discriminator_loss, game.discriminator)
+            )
+        ),
         GENERATOR_FIRST: (
             lambda game: game.step_discriminator(generator=game.step_generator(generator_loss, game.discriminator))
         ),
@@ -218,15 +224,15 @@ MOVED_DISCRIMINATOR = closed_form(
 
 GENERATOR_MISTAKES: dict[str, Loss] = {
     "This is the saturating loss of the generator, E[log(1 - D(G(z)))]; its loss is -E[log D(G(z))].": saturating_loss,
-    "The labels of the generator's step are swapped: it wants its images to be taken for real, label 1.": (
-        lambda real, fake: F.softplus(fake).mean()
-    ),
+    "The generator goes down -E[log(1 - D(G(z)))], what the discriminator goes down, with the label 0: it wants its "
+    "images to be taken for real, label 1.": (lambda real, fake: F.softplus(fake).mean()),
     "The sign of the generator's loss is flipped: a step makes its images worse.": (
         lambda real, fake: -generator_loss(real, fake)
     ),
     "The generator's loss is halved; it has one term and no factor.": lambda real, fake: generator_loss(real, fake) / 2,
     "The generator's loss is summed over the batch; it is to be the mean.": lambda real, fake: F.softplus(-fake).sum(),
-    "The discriminator's loss is added to the generator's: each network has its own loss and its own step.": total_loss,
+    "The discriminator's loss reaches the generator's step too, added to its own or through gradients that were not "
+    "zeroed: each network has its own loss and its own step.": total_loss,
     "The discriminator's probabilities are taken for logits in the generator's loss, as by "
     "binary_cross_entropy_with_logits; they went through a sigmoid already.": (
         lambda real, fake: generator_loss(real, fake.sigmoid())
@@ -239,7 +245,7 @@ GENERATOR_MISTAKES: dict[str, Loss] = {
         lambda real, fake: -fake.sigmoid().mean().log()
     ),
 }
-MISTAKES_BEFORE_THE_FIRST_STEP: dict[str, Loss] = {
+VALUES_BEFORE_THE_FIRST_STEP: dict[str, Loss] = {
     "The generator is judged by the discriminator as it was before its step; the discriminator goes first, and the "
     "new one judges.": generator_loss,
     "The generator has the saturating loss, E[log(1 - D(G(z)))], and is judged by the discriminator as it was before "
@@ -247,6 +253,8 @@ MISTAKES_BEFORE_THE_FIRST_STEP: dict[str, Loss] = {
     "One sum of both losses moves both networks; the generator's loss is its own, judged by the new discriminator.": (
         total_loss
     ),
+}
+STEPS_BEFORE_THE_FIRST_STEP = VALUES_BEFORE_THE_FIRST_STEP | {
     "The generator goes down the discriminator's loss; its own is -E[log D(G(z))].": discriminator_loss,
 }
 MOVES_IN_BOTH = "The generator moves in the discriminator's step too; it is to move in its own only."
@@ -273,8 +281,11 @@ GENERATOR_LOSS = closed_form(
     lambda game: game.value(generator_loss, game.new_discriminator),
     {
         **values(GENERATOR_MISTAKES, "new_discriminator"),
-        **values(MISTAKES_BEFORE_THE_FIRST_STEP, "discriminator"),
-        "The discriminator's loss stands where the generator's belongs.": (
+        "Where the generator's loss belongs, the discriminator's is returned; the generator's comes second.": (
+            lambda game: game.value(discriminator_loss, game.discriminator)
+        ),
+        **values(VALUES_BEFORE_THE_FIRST_STEP, "discriminator"),
+        "The discriminator's loss, by the new discriminator, stands where the generator's belongs.": (
             lambda game: game.value(discriminator_loss, game.new_discriminator)
         ),
         MOVES_IN_BOTH: lambda game: game.value(
@@ -289,11 +300,10 @@ GENERATOR_LOSS = closed_form(
 MOVED_GENERATOR = closed_form(
     _moved_once,
     {
-        "The generator does not move: zero_grad, backward and step, in this order, with its own optimizer.": (
-            lambda game: game.generator
-        ),
+        "The generator does not move: zero_grad, backward and step, in this order, with its own optimizer, on images "
+        "that are not detached.": lambda game: game.generator,
         **generator_steps(GENERATOR_MISTAKES, "new_discriminator"),
-        **generator_steps(MISTAKES_BEFORE_THE_FIRST_STEP, "discriminator"),
+        **generator_steps(STEPS_BEFORE_THE_FIRST_STEP, "discriminator"),
         "The gradients of the discriminator's loss leak into the generator's step: the generated images are to be "
         "detached in the first step, and the generator's gradients zeroed before its backward.": _leak,
         MOVES_IN_BOTH: _moved_in_both_steps,

@@ -18,7 +18,7 @@ from grader.engine.launcher import ZygoteLauncher
 from grader.engine.student import Failure, Observation, Student
 from grader.engine.wire import Unusable
 from grader.grading import checks_of, load_checks
-from grader.oracle.kl import KL, kl_standard_normal
+from grader.oracle.kl import KL, kl_standard_normal, per_variable
 from grader.rubric import load
 from grader.submission import Submission
 
@@ -95,7 +95,6 @@ RIGHT = kl_standard_normal(MU, LOGVAR)
         (torch.tensor(float("-inf")), "The result is not finite: it holds inf."),
         (2 * RIGHT, "The factor 1/2 of the KL divergence is missing."),
         (-RIGHT, "The sign is flipped"),
-        (4 * RIGHT, "It is exactly 4 times the right value, whatever the input."),
         (RIGHT + 1, "which is not right."),
     ],
 )
@@ -115,6 +114,40 @@ def test_an_explanation_holds_at_every_input() -> None:
     assert "factor 1/2" in message(lambda: expect(without_one, KL.at(mu=one, logvar=zero)))
     both = [(without_one, KL.at(mu=one, logvar=zero)), (RIGHT + 1, EXPECTED)]
     assert "The term -1" in message(lambda: expect_all(both))
+
+
+def told(formula: Callable[..., Tensor]) -> str:
+    """What is said of a formula for the KL divergence at three inputs."""
+    shapes = [(2, 3), (3, 2, 2), (4, 5)]
+    draw = Draw(0, "test")
+    inputs = [{"mu": draw.normal(*shape), "logvar": draw.normal(*shape)} for shape in shapes]
+    return message(lambda: expect_all([(formula(**case), KL.at(**case)) for case in inputs]))
+
+
+@pytest.mark.parametrize(
+    ("formula", "says"),
+    [
+        (lambda mu, logvar: 2 * per_variable(mu, logvar).mean(), ["factor 1/2", "over the latent variables"]),
+        (
+            lambda mu, logvar: -(per_variable(mu, logvar) + logvar / 2).flatten(1).sum(1).mean(),
+            ["The sign is flipped", "The term -logvar is missing"],
+        ),
+        (
+            lambda mu, logvar: (per_variable(mu, logvar) - logvar.exp() / 2 + 0.5).flatten(1).sum(1).mean(),
+            ["The term -1", "The term exp(logvar) is missing"],
+        ),
+    ],
+)
+def test_two_mistakes_at_once_are_named(formula: Callable[..., Tensor], says: list[str]) -> None:
+    said = told(formula)
+    assert "There are two mistakes." in said
+    assert all(sentence in said for sentence in says)
+
+
+def test_a_broken_property_is_named_where_no_mistake_is_known() -> None:
+    assert "exactly 4.5 times the right value" in told(lambda **case: 4.5 * kl_standard_normal(**case))
+    assert "exactly 3 more than the right value" in told(lambda **case: kl_standard_normal(**case) + 3)
+    assert told(lambda **case: kl_standard_normal(**case) ** 1.5).strip().endswith("which is not right.")
 
 
 def test_expected_values_are_never_shown() -> None:
