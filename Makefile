@@ -8,6 +8,9 @@ PYTHON ?= python3
 SUBMISSION ?= handout
 RESULTS ?= results.json
 SEED ?= 0
+AUDIENCE ?=
+ATTEMPT ?=
+OUT ?= homework.zip
 DEVICE ?= cpu
 FAIL_UNDER ?= 0
 TRAINING ?= yes
@@ -30,13 +33,13 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test lint doctor handout figures bench-grade bench-seeds bench-train bench-training bench-workers lock clean
+.PHONY: help grade test lint doctor handout release figures bench-grade bench-seeds bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
-	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
+grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 AUDIENCE=student ATTEMPT=1 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
+	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
 
 test: $(DEV) ## Test the grader itself: TESTS=grader/tests
 	$(RUN) -m pytest $(TESTS)
@@ -51,6 +54,9 @@ doctor: $(CORE) ## Say what this machine has, and how a submission is isolated o
 
 handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that are filled in
 	@$(RUN) -m grader handout $(if $(filter 1,$(FORCE)),--force)
+
+release: $(CORE) ## Make what students download: OUT=homework.zip
+	@$(RUN) -m grader release --out "$(OUT)"
 
 figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduced MNIST=mnist CIFAR10=folder:PATH
 	@$(RUN) -m grader.figures --schedule "$(SCHEDULE)" --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"

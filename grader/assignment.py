@@ -10,6 +10,7 @@ from . import blocks
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOLUTION = REPOSITORY / "solution"
 HANDOUT = REPOSITORY / "handout"
+PRISTINE = REPOSITORY / "grader" / "pristine"  # the handout as it was given out, in what students download
 
 
 def handout_files(solution: Path = SOLUTION) -> dict[str, str]:
@@ -24,9 +25,9 @@ def handout_files(solution: Path = SOLUTION) -> dict[str, str]:
 def pristine() -> dict[str, str]:
     """The Python files of the handout as they are given out, by name.
 
-    Made from the solution where there is one: handout/ itself may hold somebody's work.
+    Made from the solution where there is one, else read from PRISTINE: handout/ itself may hold somebody's work.
     """
-    files = handout_files() if SOLUTION.is_dir() else {p.name: p.read_text("utf-8") for p in HANDOUT.glob("*.py")}
+    files = handout_files() if SOLUTION.is_dir() else {p.name: p.read_text("utf-8") for p in PRISTINE.glob("*.py")}
     return {name: text for name, text in sorted(files.items()) if name.endswith(".py")}
 
 

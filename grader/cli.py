@@ -10,13 +10,11 @@ from typing import Annotated
 
 import typer
 
-from .assignment import HANDOUT
-from .release import FilledError, make_handout
-from .rubric import RubricError, load, select
+from .assignment import HANDOUT, SOLUTION
+from .rubric import AUDIENCES, PUBLIC_SEED, RubricError, load, seen_by, select
 from .submission import SubmissionError, read
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Grades the deep generative models homework.")
-PUBLIC_SEED = 0
 
 
 class Device(str, Enum):
@@ -24,6 +22,10 @@ class Device(str, Enum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+Audience = Enum("Audience", {name.upper(): name for name in AUDIENCES}, type=str)  # type: ignore[misc]
+EVERYBODY = Audience(AUDIENCES[-1] if SOLUTION.is_dir() else AUDIENCES[0])  # without solution/, a student's copy
 
 
 @app.callback()
@@ -38,6 +40,8 @@ def grade(
     results: Annotated[Path, typer.Option(help="Where results.json goes.")] = Path("results.json"),
     seed: Annotated[int, typer.Option(help="Seed of the inputs that the checks draw.")] = PUBLIC_SEED,
     fail_under: Annotated[float, typer.Option(help="Exit with status 1 if the score is below this.")] = 0.0,
+    audience: Annotated[Audience, typer.Option(help="Run the checks that these may see.")] = EVERYBODY,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Hold back hints until this attempt may see them.")] = None,
     device: Annotated[Device, typer.Option(help="Where student code computes.")] = Device.CPU,
     training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="A fresh Python for every worker instead of a fork.")] = False,
@@ -46,8 +50,10 @@ def grade(
     from .engine.launcher import FreshLauncher, StartError, default_launcher
 
     try:
-        questions = select(load(), only)
+        questions = select(seen_by(load(), audience.value), only)
         handed_in = read(submission)
+        if not SOLUTION.is_dir() and (seed != PUBLIC_SEED or audience != EVERYBODY):
+            raise RubricError(f"this copy of the grader has the answers of SEED={PUBLIC_SEED} for students only.")
         if not results.absolute().parent.is_dir():
             raise SubmissionError(f"{results.parent} is no folder; give RESULTS a path in a folder that exists.")
     except (SubmissionError, RubricError) as error:
@@ -56,10 +62,12 @@ def grade(
         # Only now, so that torch is loaded here while the launcher loads its own.
         from .pytest_session import Interrupted, run_pytest
         from .report.console import print_result, progress_line
+        from .report.feedback import hold_back_hints
 
         try:
             with progress_line(questions) as progress:
                 result = run_pytest(handed_in, questions, launcher, seed, progress, training=training)
+                result = hold_back_hints(result, questions, attempt)
         except (StartError, RubricError, Interrupted) as error:
             stop(str(error))
     print_result(result)
@@ -80,11 +88,32 @@ def handout(
     force: Annotated[bool, typer.Option("--force", help="Overwrite blocks that are filled in.")] = False,
 ) -> None:
     """Make handout/ from solution/, with every block emptied."""
+    expect_solution()
+    from .release import FilledError, make_handout
+
     try:
         changed = make_handout(force=force)
     except FilledError as error:
         stop(str(error))
     typer.echo(f"Written: {', '.join(changed)}." if changed else "The handout is up to date.")
+
+
+@app.command()
+def release(
+    out: Annotated[Path, typer.Option(help="The archive to write; its folder is made beside it.")] = Path(
+        "homework.zip"
+    ),
+) -> None:
+    """Make what students download: the handout, the public checks, and no answer to any question."""
+    expect_solution()
+    from .engine.launcher import StartError
+    from .release import ReleaseError, make_bundle
+
+    try:
+        names = make_bundle(out)
+    except (ReleaseError, StartError, OSError) as error:
+        stop(str(error))
+    typer.echo(f"{out} holds {len(names)} files; unpacked, they are in {out.with_suffix('')}.")
 
 
 @app.command()
@@ -96,6 +125,12 @@ def doctor() -> None:
     print_report(report)
     if report.isolation is None:
         raise typer.Exit(1)
+
+
+def expect_solution() -> None:
+    """Stop where there is no solution/ to make anything from."""
+    if not SOLUTION.is_dir():
+        stop("solution/ is not here: this is the copy that students get.")
 
 
 def stop(message: str) -> None:

@@ -27,16 +27,16 @@ ENDLESS = 2  # time-outs of one question after which its other checks are not ru
 @cache
 def load_checks() -> dict[str, Check]:
     """Import every check. Returns them by id."""
-    for path in sorted(CHECKS_FOLDER.glob("test_*.py")):
-        importlib.import_module(f"grader.checks.{path.stem}")
+    for path in sorted(CHECKS_FOLDER.rglob("test_*.py")):
+        module = path.relative_to(CHECKS_FOLDER).with_suffix("")
+        importlib.import_module(".".join(["grader.checks", *module.parts]))
     return CHECKS
 
 
 def checks_of(question: Question) -> list[Check]:
     """The checks of a question, in the rubric's order. Raises RubricError if rubric and checks disagree."""
     found = {check.name: check for check in load_checks().values() if check.question == question.id}
-    if set(found) != set(question.checks):
-        odd = sorted(set(found) ^ set(question.checks))
+    if odd := sorted(set(question.checks) - set(found) | set(found) - set(question.audiences)):
         raise RubricError(f"rubric.toml and grader/checks disagree on the checks of {question.id}: {', '.join(odd)}")
     return [found[name] for name in question.checks]
 

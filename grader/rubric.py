@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -12,6 +13,8 @@ else:
     import tomli as tomllib
 
 RUBRIC = Path(__file__).with_name("rubric.toml")
+PUBLIC_SEED = 0
+AUDIENCES = ("student", "after_due", "ta")  # each sees what those before it see
 
 
 class RubricError(Exception):
@@ -20,18 +23,23 @@ class RubricError(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """One question: where its block is, and the points of its checks by name.
+    """One question: where its block is, and what its checks are worth.
 
-    One with `needs` has no block of its own: its checks run once those of the questions it needs have passed.
+    Attributes:
+        checks: points by the name of a check.
+        audiences: by the name of a check, the first of AUDIENCES that may see it.
+        needs: other questions. One with needs has no block of its own: its checks run once those questions are right.
+        hints_after: the attempt of a student after which hints are shown; 0 shows them from the first.
     """
 
     id: str
     title: str
     file: str
     block: str
-    visibility: str
     checks: dict[str, float]
+    audiences: dict[str, str]
     needs: tuple[str, ...] = ()
+    hints_after: int = 0
 
     @property
     def points(self) -> float:
@@ -43,8 +51,8 @@ def load(path: Path = RUBRIC) -> list[Question]:
     """Read the questions, in order. Raises RubricError if the file is no rubric."""
     try:
         data = tomllib.loads(path.read_text("utf-8"))
-        questions = [Question(**entry) for entry in data["question"]]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        questions = [_question(data.get("feedback", {}) | entry) for entry in data["question"]]
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise RubricError(f"{path} is no rubric: {error}") from error
     ids = [question.id for question in questions]
     if len(set(ids)) != len(ids):
@@ -53,6 +61,28 @@ def load(path: Path = RUBRIC) -> list[Question]:
         if unknown := set(question.needs) - set(ids[:at]):
             raise RubricError(f"{path}: {question.id} needs {', '.join(sorted(unknown))}, not listed before it")
     return questions
+
+
+def _question(entry: dict[str, Any]) -> Question:
+    """A question from its entry, where a check is its points, or a table of points and visibility."""
+    tables = {name: x if isinstance(x, dict) else {"points": x} for name, x in entry.pop("checks").items()}
+    default = entry.pop("visibility", AUDIENCES[0])
+    audiences = {name: table.get("visibility", default) for name, table in tables.items()}
+    if unknown := set(audiences.values()) - set(AUDIENCES):
+        raise ValueError(f"{', '.join(sorted(unknown))} is no visibility; there are {', '.join(AUDIENCES)}")
+    points = {name: table["points"] for name, table in tables.items()}
+    return Question(**entry | {"checks": points, "audiences": audiences, "needs": tuple(entry.get("needs", ()))})
+
+
+def seen_by(questions: list[Question], audience: str) -> list[Question]:
+    """The questions with the checks that one of AUDIENCES may see; those that are left without a check fall away."""
+    levels = AUDIENCES[: AUDIENCES.index(audience) + 1]
+    kept = []
+    for question in questions:
+        checks = {name: points for name, points in question.checks.items() if question.audiences[name] in levels}
+        if checks:
+            kept.append(replace(question, checks=checks))
+    return kept
 
 
 def select(questions: list[Question], only: str | None) -> list[Question]:

@@ -7,25 +7,26 @@ import hashlib
 import torch
 from torch import Tensor
 
+from .margins import Ledger
+
 
 class Draw:
     """Draws the inputs of one check; the same seed and check draw the same, whatever ran before.
 
     Attributes:
         worker_seed: for the generators in the worker.
-        margins: by name, how much of its tolerance a statistic of the check has used; 1 is all of it.
+        margins: how much of every tolerance the check has used.
     """
 
     def __init__(self, seed: int, check: str):
         digest = hashlib.sha256(f"{seed}/{check}".encode()).digest()
         self.worker_seed = int.from_bytes(digest[8:15], "big")
-        self.margins: dict[str, float] = {}
+        self.margins = Ledger()
         self._generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
     def within(self, name: str, used: float) -> bool:
         """Keep how much of its tolerance a statistic has used. Returns whether that is less than all; nan is not."""
-        self.margins[name] = used
-        return used < 1
+        return self.margins.within(name, used)
 
     def normal(self, *shape: int, mean: float = 0.0, std: float = 1.0) -> Tensor:
         """Normal numbers in float32."""

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from grader.engine.student import Failure, Observation, Remote, Unusable, call_each
 from grader.engine.text import printable
-from grader.oracle.closed_form import ClosedForm, Expected, Formula
+from grader.oracle.answers import Form
+from grader.oracle.closed_form import Expected
 
-from .explain import close, explain
+from .explain import explain
+from .margins import close
 
 SHOWN_ELEMENTS = 6
 
@@ -68,12 +70,12 @@ def numbers(x: Tensor) -> str:
     return shown if x.numel() == 1 else f"[{shown}{', ...' if x.numel() > SHOWN_ELEMENTS else ''}]"
 
 
-def expect(actual: Any, expected: Expected, what: str = "the result") -> Formula:
-    """Expect a value of a closed form. Returns the accepted formula that gives it; raises Failure if none does."""
+def expect(actual: Any, expected: Expected, what: str = "the result") -> int:
+    """Expect a value of a closed form. Returns which accepted formula gives it; raises Failure if none does."""
     return expect_all([(actual, expected)], what)[0]
 
 
-def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result") -> list[Formula]:
+def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result") -> list[int]:
     """Expect values of a closed form at several inputs, and explain a failure by what holds at all of them.
 
     Args:
@@ -81,7 +83,7 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
         what: what came back, in the middle of a sentence.
 
     Returns:
-        For each pair, the accepted formula that gives the value.
+        For each pair, the number of the accepted formula that gives the value.
 
     Raises:
         Failure: about the first value that is not right.
@@ -93,8 +95,7 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
     ]
     formulas = []
     for (got, expected), values in zip(judged, rights, strict=True):
-        pairs = zip(expected.form.accepted, values, strict=True)
-        formula = next((formula for formula, value in pairs if close(got, value)), None)
+        formula = next((which for which, value in enumerate(values) if close(got, value)), None)
         if formula is None:
             where = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
             raise wrong(where, explain(judged))
@@ -102,7 +103,7 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
     return formulas
 
 
-def expect_each(function: Remote, form: ClosedForm, cases: Sequence[dict[str, Tensor]], what: str) -> None:
+def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]], what: str) -> None:
     """Expect the values of a closed form from a student's function, called once for every case.
 
     Args:

@@ -15,14 +15,10 @@ from torch import Tensor
 
 from grader.oracle.closed_form import Expected
 
-RTOL, ATOL = 1e-4, 1e-5
+from .margins import ATOL, close
+
 FEWEST_NUMBERS = 3  # two mistakes are looked for in at least as many numbers, since fewer agree by chance
 Judged = Sequence[tuple[Tensor, Expected]]
-
-
-def close(actual: Tensor, expected: Tensor, rtol: float = RTOL, atol: float = ATOL) -> bool:
-    """Whether two tensors agree, elementwise to atol + rtol |expected|."""
-    return actual.shape == expected.shape and bool(torch.allclose(actual, expected, rtol=rtol, atol=atol))
 
 
 def explain(judged: Judged) -> str:
@@ -34,8 +30,7 @@ def explain(judged: Judged) -> str:
     got = [result for result, _ in judged]
     rights = [expected.values()[0] for _, expected in judged]
     mistakes = {
-        sentence: [expected.misconceived(sentence) for _, expected in judged]
-        for sentence in judged[0][1].form.misconceptions
+        sentence: [expected.misconceived(sentence) for _, expected in judged] for sentence in judged[0][1].sentences
     }
     return _one(got, mistakes) or _two(got, rights, mistakes) or _property(got, rights)
 

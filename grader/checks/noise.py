@@ -7,6 +7,8 @@ of one, are exactly normal; the others have bounds that hold at every sample siz
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,12 +22,15 @@ from grader.oracle.statistics import (
 )
 
 from .expect import wrong
+from .margins import within
 
 RATE = 1e-10  # at most, for one call; a check that makes ten calls keeps the 1e-9 it may spend
 SHARE = RATE / 6
 GRID, GRID_ENDS = 512, (-4.0, 4.0)
 TAIL = 3.5  # 1 in 2,149 numbers lies outside
 SAME, FEWEST = 0.999, 128
+FEW_VALUES = 10
+REACH = 3.2  # standard deviations that the largest of 10,000 normal numbers is within with a probability below 1e-5
 
 
 def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) -> None:
@@ -40,14 +45,8 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
         Failure: with probability at most RATE if the noise is right.
     """
     count = noise.numel()
-    if float(noise.abs().max()) == 0:
-        raise wrong(f"{what} is zero: nothing random was added.")
-    if float(noise.max() - noise.min()) < 1e-3:
-        raise wrong(f"{what} is the same number everywhere, {float(noise.mean()):.4g}: nothing random was added.")
-    slices = {name: noise.movedim(along, tuple(range(len(along)))) for name, along in axes.items()}
-    rows = {name: x.flatten(len(axes[name])).flatten(0, len(axes[name]) - 1) for name, x in slices.items()}
-    for name, slice_rows in rows.items():
-        _expect_distinct(slice_rows, name, what)
+    expect_distinct(noise, axes, what)
+    rows = _slices(noise, axes)
     _expect_mean(noise, count, what)
     _expect_variance(noise, count, what)
     _expect_distribution(noise, count, what)
@@ -55,30 +54,74 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
         _expect_uncorrelated(slice_rows, name, what, SHARE / len(rows))
 
 
-def expect_scale(added: Tensor, std: Tensor, mistaken: dict[str, Tensor], what: str) -> None:
-    """Explain noise of a wrong standard deviation, if a known mistake explains it; the check proper comes after.
+def expect_distinct(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) -> None:
+    """Expect numbers that differ, in slices none of which is another up to sign; as for `expect_standard_normal`."""
+    if float(noise.abs().max()) == 0:
+        raise wrong(f"{what} is zero: nothing random was added.")
+    if float(noise.max() - noise.min()) < 1e-3:
+        raise wrong(f"{what} is the same number everywhere, {float(noise.mean()):.4g}: nothing random was added.")
+    for name, slice_rows in _slices(noise, axes).items():
+        _expect_distinct(slice_rows, name, what)
+
+
+def _slices(noise: Tensor, axes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """By name, the slices of `noise` along some axes: (slices, numbers of each)."""
+    first = {name: noise.movedim(along, tuple(range(len(along)))) for name, along in axes.items()}
+    return {name: x.flatten(len(axes[name])).flatten(0, len(axes[name]) - 1) for name, x in first.items()}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of every number, broadcast to them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def fit(self, drawn: Tensor, by: Sequence[Tensor]) -> bool:
+        """Whether numbers have these moments where each of `by` is small, and where it is large."""
+        noise = (drawn - self.mean) / self.std
+        return all(_standard(noise[part]) for x in by for part in _halves(x.expand_as(noise)))
+
+
+def expect_moments(drawn: Tensor, right: Moments, mistaken: Mapping[str, Moments], what: str) -> None:
+    """Explain numbers of a wrong mean or standard deviation, if a known mistake does; the check proper comes after.
 
     Args:
-        added: scaled noise, in float64.
-        std: its right standard deviation, broadcast to `added`.
-        mistaken: wrong standard deviations, by the sentence that says what was done.
-        what: what `added` is, to begin a sentence with.
+        drawn: the numbers, in float64.
+        right: their right moments.
+        mistaken: wrong moments, by the sentence that says what was done.
+        what: what the numbers are, to begin a sentence with.
     """
-    if _unit_variance(added / std, std):
+    by = right.mean, right.std
+    if right.fit(drawn, by):
         return
-    for sentence, wrong_std in mistaken.items():
-        if _unit_variance(added / wrong_std, std):
-            raise wrong(f"{what} has the wrong standard deviation.", sentence)
+    for sentence, moments in mistaken.items():
+        if moments.fit(drawn, by):
+            raise wrong(f"{what} does not have the right mean and standard deviation.", sentence)
 
 
-def _unit_variance(noise: Tensor, std: Tensor) -> bool:
-    """Whether `noise` has variance 1 both where `std` is small and where it is large."""
-    large = (std > std.median()).expand_as(noise)
-    for part in (noise[large], noise[~large]):
-        low, high = variance_bounds(part.numel(), SHARE)
-        if not low <= float(part.square().mean()) <= high:
-            return False
-    return True
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Where x is large, and where it is small."""
+    large = x > x.median()
+    return large, ~large
+
+
+def _standard(noise: Tensor) -> bool:
+    """Whether numbers have mean 0 and variance 1; of none, they do."""
+    if not noise.numel():
+        return True
+    low, high = variance_bounds(noise.numel(), SHARE)
+    return abs(float(noise.mean())) < mean_bound(noise.numel(), SHARE) and low < float(noise.square().mean()) < high
+
+
+def used_between(low: float, value: float, high: float, middle: float = 1.0) -> float:
+    """How much of the way from `middle` to a bound a value has gone; 1 is at the bound."""
+    return (value - middle) / ((high if value > middle else low) - middle)
+
+
+def rated(statistic: str, count: int, rate: float) -> str:
+    """A statistic, with what its tolerance was bought at."""
+    return f"{statistic} of {count:,} numbers, at a rate of {rate:.1e}"
 
 
 def _inner_products(rows: Tensor) -> Tensor:
@@ -101,8 +144,8 @@ def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
     if rows.shape[1] < FEWEST:
         raise ValueError(f"slices along {name} have {rows.shape[1]} numbers; {FEWEST} are needed to tell them apart")
     lengths = rows.norm(dim=1)
-    alike = _inner_products(rows).abs() > SAME * lengths[:, None] * lengths[None, :]
-    if bool((alike & (lengths[:, None] > 0)).any()):
+    shares = _inner_products(rows).abs() / (SAME * lengths[:, None] * lengths[None, :])
+    if not within(f"correlations by {name}, at a rate below 1e-100", float(shares.nan_to_num().max())):
         raise wrong(
             f"{what} is shared: one {name} has the same noise as another.",
             _own_noise(name),
@@ -111,36 +154,58 @@ def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
 
 def _expect_mean(noise: Tensor, count: int, what: str) -> None:
     mean = float(noise.mean())
-    if abs(mean) > mean_bound(count, SHARE):
-        raise wrong(f"{what} has the mean {mean:.4f} over {count:,} numbers; it must be 0.")
+    if not within(rated("mean", count, SHARE), abs(mean) / mean_bound(count, SHARE)):
+        raise wrong(f"{what} has the mean {mean:.4f} over {count:,} numbers; it must be 0.", _explain_range(noise))
 
 
 def _expect_variance(noise: Tensor, count: int, what: str) -> None:
     variance = float(noise.square().mean())
     low, high = variance_bounds(count, SHARE)
-    if not low <= variance <= high:
+    if not within(rated("variance", count, SHARE), used_between(low, variance, high)):
         raise wrong(
-            f"{what} has the standard deviation {math.sqrt(variance):.4f} over {count:,} numbers; it must be 1."
+            f"{what} has the standard deviation {math.sqrt(variance):.4f} over {count:,} numbers; it must be 1.",
+            _explain_range(noise),
         )
 
 
 def _expect_distribution(noise: Tensor, count: int, what: str) -> None:
     """The distribution function on a grid, where it is no further from the truth than anywhere, and the tails."""
     low, high = GRID_ENDS
-    within = torch.histc(noise, GRID, low, high).cumsum(0)
+    binned = torch.histc(noise, GRID, low, high).cumsum(0)
     edges = torch.linspace(low, high, GRID + 1, dtype=torch.float64)[1:]
-    empirical = ((noise < low).sum() + within) / count
+    empirical = ((noise < low).sum() + binned) / count
     distance = float((empirical - torch.special.ndtr(edges)).abs().max())
-    if distance > distribution_bound(count, SHARE):
+    if not within(rated("distribution", count, SHARE), distance / distribution_bound(count, SHARE)):
+        hint = "The noise must be Gaussian: torch.randn, not torch.rand or another distribution."
         raise wrong(
             f"{what} has mean 0 and variance 1, but is not normally distributed.",
-            "The noise must be Gaussian: torch.randn, not torch.rand or another distribution.",
+            f"{hint} {_explain_range(noise)}".strip(),
         )
     outside = int((noise.abs() > TAIL).sum())
-    low, high = rare_event_bounds(count, math.erfc(TAIL / math.sqrt(2)), SHARE)
-    if not low <= outside <= high:
+    probability = math.erfc(TAIL / math.sqrt(2))
+    low, high = rare_event_bounds(count, probability, SHARE)
+    too_few, too_many = low - 1 if low else -math.inf, high + 1
+    used = used_between(too_few, outside, too_many, count * probability)
+    if not within(rated(f"share beyond {TAIL:g}", count, SHARE), used):
         few = "too rarely: it is cut off" if outside < low else "too often"
-        raise wrong(f"{what} leaves [-{TAIL:g}, {TAIL:g}] {few}; it is not normally distributed.")
+        raise wrong(
+            f"{what} leaves [-{TAIL:g}, {TAIL:g}] {few}; it is not normally distributed.", _explain_range(noise)
+        )
+
+
+def _explain_range(noise: Tensor) -> str:
+    """What is conspicuous about the range of numbers that should be normal, as a sentence; "" where nothing is."""
+    low, high = float(noise.min()), float(noise.max())
+    distinct = (noise * 1e3).round().unique().numel()
+    if distinct <= FEW_VALUES:
+        return f"It takes only {distinct} values."
+    if low > -1e-3:
+        uniform = "in [0, 1], as the numbers of torch.rand do; those of torch.randn are normal"
+        return f"It lies {uniform}." if high < 1.001 else "It is never negative: nothing may cut or flip what is drawn."
+    reach = float((noise - noise.mean()).abs().max() / noise.std())
+    if reach < REACH and noise.numel() > 10_000:
+        return f"It never leaves [{low:.2f}, {high:.2f}]; normal noise does: it is not to be cut off or clamped."
+    return ""
 
 
 def _expect_uncorrelated(rows: Tensor, name: str, what: str, rate: float) -> None:
@@ -149,7 +214,8 @@ def _expect_uncorrelated(rows: Tensor, name: str, what: str, rate: float) -> Non
     if pairs == 0:
         return
     scores = _inner_products(rows) / rows.norm(dim=1)[:, None]
-    if float(scores.abs().max()) > normal_quantile(rate / pairs):
+    used = float(scores.abs().max()) / normal_quantile(rate / pairs)
+    if not within(rated(f"inner products by {name}", rows.numel(), rate), used):
         raise wrong(
             f"{what} is not independent: one {name} can be told from another.",
             _own_noise(name),

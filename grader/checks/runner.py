@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from grader.engine.launcher import StartError
 from grader.engine.student import Failure, Student
 
 from .draw import Draw
+from .margins import Ledger, kept_in
 
 # From best to gravest.
 STATUSES = (
@@ -54,13 +55,23 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a check ended: a verdict of `STATUSES`, what happened, what to do about it, and for how long it ran."""
+    """How a check ended.
+
+    Attributes:
+        check: what ran.
+        status: the verdict, one of `STATUSES`.
+        message: what happened.
+        hint: what to do about it.
+        seconds: for how long it ran.
+        margins: how much of every tolerance it used.
+    """
 
     check: Check
     status: str
     message: str = ""
     hint: str = ""
     seconds: float = 0.0
+    margins: Ledger = field(default_factory=Ledger)
 
 
 def question(question_id: str, imports: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
@@ -87,10 +98,11 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     """
     started = time.perf_counter()
     status, message, hint = "passed", "", ""
+    draw = Draw(seed, check.id)
     try:
-        draw = Draw(seed, check.id)
-        student.begin(draw.worker_seed, check.imports)
-        check.function(student, draw)
+        with kept_in(draw.margins):
+            student.begin(draw.worker_seed, check.imports)
+            check.function(student, draw)
     except Failure as failure:
         status, message, hint = failure.status, failure.message, failure.hint
     except StartError as error:
@@ -100,4 +112,4 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     except Exception:
         status = "grader_error"
         message = f"The grader failed in {check.id}; tell the instructor.\n{traceback.format_exc(limit=-4)}"
-    return Outcome(check, status, message, hint, time.perf_counter() - started)
+    return Outcome(check, status, message, hint, time.perf_counter() - started, draw.margins)

@@ -5,12 +5,19 @@ lies between them by what comes out once the parameters are numbers of the check
 
 No draw and no initialisation makes a right network fail: values are compared at weights that the check draws, bounded
 away from 0 and from where a ReLU closes; at the student's own, only shapes, ranges and a second call are.
+
+What a network did wrong is looked for after it failed, by further calls of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
 from typing import Any
 
@@ -18,16 +25,21 @@ import torch
 from torch import Tensor
 
 from grader.engine.student import Built, Failure, Remote, Student, fetch, observe
-from grader.oracle.mlp import SIGMA
+from grader.oracle.mlp import GAINS, MOST_LAYERS, SIGMA, draw_gains, name_activations, name_head, name_output
 
 from .draw import Draw
 from .expect import close, numbers, outputs, tensor, wrong
+from .margins import within
 from .runner import question
 
 X_SHAPE, X_DIM, Z_DIM, HIDDEN = (3, 4, 2), 24, 5, 16  # no two of 24, 5, 2 * 5 and 16 are the same
 SIZES = [((1, 7, 6), 2, 12), ((3, 4, 2), 1, 20), ((5,), 7, 9)]  # x_shape, z_dim, hidden_dim
 BATCH = 6
 NORMAL = "Normal takes a mean and a standard deviation, in this order; softplus makes the second positive."
+CUT = "What comes out is cut off from the parameters: leave out detach, .data, no_grad and inference_mode."
+SIGMOID = "The last layer is followed by a sigmoid, with nothing between or behind them."
+BOTH = "Both heads come after the same hidden layers, and neither is detached."
+RECTIFIERS = "Each hidden layer is a Linear, and what comes out is computed from the last of them. Behind each comes "
 INERT = 1e-4  # outputs that differ by less from image to image do not depend on the image
 Run = Callable[[Tensor], Tensor]
 
@@ -40,9 +52,14 @@ class Plan:
     """The widths of a network: of its input, of its hidden layers, and those that its last layers may have."""
 
     what: str
-    inputs: int
+    shape: tuple[int, ...]
     outputs: tuple[int, ...]
     hidden: int = HIDDEN
+
+    @property
+    def inputs(self) -> int:
+        """Numbers of an input, whose shape is `shape`."""
+        return math.prod(self.shape)
 
     def is_weight(self, parameter: Tensor) -> bool:
         """Whether this connects layers. A row is a bias, written by hand, unless a layer may be one unit wide."""
@@ -61,10 +78,10 @@ class Plan:
         return any(sorted(parameter.shape) == sorted((width, self.hidden)) for width in self.outputs)
 
 
-ENCODER = Plan("The encoder", X_DIM, (Z_DIM, 2 * Z_DIM))
-DECODER = Plan("The decoder", Z_DIM, (X_DIM,))
-GENERATOR = Plan("The generator", Z_DIM, (X_DIM,))
-DISCRIMINATOR = Plan("The discriminator", X_DIM, (1,))
+ENCODER = Plan("The encoder", X_SHAPE, (Z_DIM, 2 * Z_DIM))
+DECODER = Plan("The decoder", (Z_DIM,), (X_DIM,))
+GENERATOR = Plan("The generator", (Z_DIM,), (X_DIM,))
+DISCRIMINATOR = Plan("The discriminator", X_SHAPE, (1,))
 
 
 def plain(value: Any, what: str) -> Tensor:
@@ -84,8 +101,14 @@ def read_parameters(student: Student, module: Remote) -> dict[str, Tensor]:
     return {name: plain(x, f"The parameter {name}").float() for name, x in named.items()}
 
 
-def expect_layers(parameters: Mapping[str, Tensor], plan: Plan, depth: int | None = None) -> None:
-    """Expect a chain of layers of the widths of a plan, with `depth` hidden layers, or any number of them."""
+def expect_layers(parameters: Mapping[str, Tensor], plan: Plan, registered: Iterable[str] = ()) -> None:
+    """Expect layers of the widths of a plan, from its input to its output, with any number of hidden layers.
+
+    Args:
+        parameters: those that what comes out depends on.
+        plan: the widths.
+        registered: the names of all parameters of the network.
+    """
     weights = {name: x for name, x in parameters.items() if plan.is_weight(x)}
     for name, x in weights.items():
         if not (plan.is_first(x) or plan.is_middle(x) or plan.is_last(x)):
@@ -94,26 +117,53 @@ def expect_layers(parameters: Mapping[str, Tensor], plan: Plan, depth: int | Non
                 f"{plan.what} has {plan.inputs} inputs, hidden layers of hidden_dim = {plan.hidden} units and "
                 f"{widths} output{'' if widths == '1' else 's'}; the shape {tuple(x.shape)} of {name} belongs nowhere "
                 "between them.",
-                "There is at least one hidden layer, and all have hidden_dim units; write x_dim, z_dim and hidden_dim "
-                "where you mean them.",
+                explain_width(tuple(x.shape), plan),
             )
     first = sum(plan.is_first(x) for x in weights.values())
-    last = sum(plan.is_last(x) for x in weights.values())
-    if not first or not last:
+    if not first or not any(plan.is_last(x) for x in weights.values()):
+        where = f"from its {plan.inputs} inputs to" if not first else "that lead to what comes out, from"
+        idle = [name for name in registered if name not in parameters and name.endswith("weight")]
         raise wrong(
-            f"{plan.what} uses no parameters from its {plan.inputs} inputs to hidden_dim = {plan.hidden} units, or "
-            "none from there to what comes out.",
-            "At least one hidden layer is needed, and none may be kept in a plain Python list, be frozen or detached.",
+            f"{plan.what} uses no parameters {where} hidden_dim = {plan.hidden} units.",
+            f"The network has {' and '.join(idle)}, but what comes out is not computed from it, or it is cut off by a "
+            "detach."
+            if idle
+            else "The layer is not part of the network: it is in a plain Python list, or made outside __init__. Make "
+            "it in __init__, as an attribute or in nn.Sequential or nn.ModuleList.",
         )
     if first > 1:
         raise wrong(f"{plan.what} has {first} layers that take its {plan.inputs} inputs; one is expected.")
-    hidden = first + sum(plan.is_middle(x) for x in weights.values())
-    if depth is not None and hidden != depth:
-        raise wrong(
-            f"{plan.what} has {hidden} hidden layer{'s' if hidden > 1 else ''} of hidden_dim = {plan.hidden} units; "
-            f"{depth} are expected.",
-            "The heads come after the hidden layers and do not count.",
-        )
+
+
+def explain_width(shape: tuple[int, ...], plan: Plan) -> str:
+    """Why the weights of a layer belong nowhere in a plan."""
+    if any(sorted(shape) == sorted((plan.inputs, width)) for width in plan.outputs):
+        return "It goes from the inputs to the outputs at once: at least one hidden layer belongs between them."
+    if set(shape) <= set(plan.outputs):
+        return "It comes behind another output layer: each output is computed from the last hidden layer alone."
+    odd = sorted(set(shape) - {plan.inputs, plan.hidden, *plan.outputs})
+    if odd:
+        return f"All hidden layers have hidden_dim = {plan.hidden} units; this one is {odd[-1]} wide."
+    return "Every layer but the first takes what comes out of the one before it."
+
+
+def expect_depth(circuit: Circuit, depth: int) -> None:
+    """Expect that many hidden layers."""
+    plan, count = circuit.plan, len(circuit.hidden)
+    if count == depth:
+        return
+    hint = "The heads come after the hidden layers and do not count."
+    with suppressed():
+        # positive units: what comes out is proportional to each layer's weights, or to a power of them
+        before = float(circuit.chain()[0, 0])
+        for name in circuit.hidden:
+            if abs(float(circuit.chain({name: 2.0})[0, 0]) / before - 4) < 1e-2:
+                hint = f"{layer(name)} is used twice, which makes it a single layer: make a nn.Linear for each."
+    raise wrong(
+        f"{plan.what} has {count} hidden layer{'s' if count > 1 else ''} of hidden_dim = {plan.hidden} units; "
+        f"{depth} are expected.",
+        hint,
+    )
 
 
 class Circuit:
@@ -126,6 +176,7 @@ class Circuit:
 
     def __init__(self, module: Remote, parameters: Mapping[str, Tensor], plan: Plan, draw: Draw, run: Run):
         self.module = module
+        self.plan = plan
         self.run = run
         weights = {name: x for name, x in parameters.items() if plan.is_weight(x)}
         self.last = {name for name, x in weights.items() if set(x.shape) & set(plan.outputs)}
@@ -158,6 +209,42 @@ class Circuit:
         """What comes out with the weights of the last layers times a factor."""
         return self.respond(inputs, dict.fromkeys(self.last, factor))
 
+    def through(self, view: Run) -> Circuit:
+        """The same network, of which `view` is seen."""
+        twin = copy(self)
+        twin.run = lambda inputs: view(self.run(inputs))
+        return twin
+
+    def chain(self, gains: Mapping[str, float] | None = None, last: float = 1.0) -> Tensor:
+        """What comes out for two inputs of ones where every unit takes the mean of those before it, times a gain."""
+        gains = gains or {}
+        weights = {}
+        for name, x in self.weights.items():
+            if name in self.hidden:
+                before = self.plan.inputs if self.plan.is_first(x) else self.plan.hidden
+                weights[name] = torch.full_like(x, gains.get(name, 1.0) / before)
+            elif name in self.last:
+                weights[name] = torch.full_like(x, last / self.plan.hidden)
+            else:
+                weights[name] = x
+        self.module.load_state_dict(weights, strict=False)
+        return self.run(torch.ones(2, *self.plan.shape))
+
+
+def layer(name: str) -> str:
+    """The name of the layer that a weight belongs to."""
+    return name.removesuffix(".weight")
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Look further into a failure, and leave it as it is if that fails too."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.status not in ("wrong", "error"):  # the worker is gone
+            raise
+
 
 def positive(draw: Draw, *shape: int) -> Tensor:
     """Inputs between 0.5 and 1, positive even if scaled to [-1, 1], that differ in scale from image to image."""
@@ -170,7 +257,7 @@ def variation(results: Tensor) -> float:
     return float((results - results[:1]).abs().max())
 
 
-def expect_rectifiers(circuit: Circuit, inputs: Tensor, plan: Plan, slope: float, named: str) -> None:
+def expect_rectifiers(circuit: Circuit, inputs: Tensor, slope: float, named: str) -> None:
     """Expect a (leaky) ReLU behind every hidden layer.
 
     Negative weights in one hidden layer, or in two of them with the second undoing the first's sign, leave at most
@@ -178,67 +265,180 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, plan: Plan, slope: float
     """
     total = variation(circuit.respond(inputs))
     if total < INERT:
-        raise wrong(f"{plan.what} gives the same for different inputs, whatever its weights.")
+        raise wrong(f"{circuit.plan.what} gives the same for different inputs, whatever its weights.")
     groups = [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]
     shares = [variation(circuit.respond(inputs, dict.fromkeys(names, -1.0))) / total for names in groups]
     share, names = max(zip(shares, groups, strict=True), key=lambda pair: pair[0])
-    if share > slope + 1e-5:
+    if not within("what comes through a closed ReLU", share / (slope + 1e-5)):
         where = f"{'behind' if len(names) == 1 else 'between'} {' and '.join(names)}"
         raise wrong(
             f"With positive inputs, no biases, and positive weights except in {' and '.join(names)}, {named} {where} "
             f"lets {'little' if slope else 'nothing'} through; {share:.0%} of the differences between inputs come "
             "through.",
-            f"Each hidden layer is a Linear followed by {named}: without it two layers are no more than one. What "
-            "comes out is computed from the last of them; there is no tanh, sigmoid or normalisation before.",
+            explain_activations(circuit, named) or f"{RECTIFIERS}{named}, and no other activation or normalisation.",
         )
+
+
+def explain_activations(circuit: Circuit, named: str) -> str:
+    """What comes behind the hidden layers where (leaky) ReLUs belong; "" if that is not known."""
+    if len(circuit.hidden) > MOST_LAYERS:
+        return ""
+    gains = draw_gains(len(circuit.hidden))
+    with suppressed():
+        results = [circuit.chain(dict(zip(circuit.hidden, row, strict=True)))[0, 0] for row in gains.tolist()]
+        found = dict(zip(circuit.hidden, name_activations(gains, torch.stack(results)), strict=False))
+        behind: dict[str, list[str]] = {}
+        for name, activation in found.items():
+            if activation != "a ReLU" and not ("LeakyReLU" in activation and "LeakyReLU" in named):
+                behind.setdefault(activation, []).append(layer(name))
+        comes = "; ".join(f"{activation} comes behind {' and '.join(names)}" for activation, names in behind.items())
+        return f"{comes[0].upper()}{comes[1:]}; {named} belongs there." if comes else ""
+    return ""
+
+
+def explain_output(circuit: Circuit) -> str:
+    """What comes behind the last layer where a sigmoid belongs; "" if that is not known. The circuit gives images."""
+    with suppressed():
+        if circuit.plan.outputs == (1,):
+            chances = torch.cat([circuit.chain(last=gain) for gain in GAINS])
+            if bool((chances == 1).all()):
+                return "It is 1 whatever the weights: a softmax of a single number is always 1. Use a sigmoid."
+        else:
+            images = circuit.respond(torch.ones(2, *circuit.plan.shape))
+            if close(images.sum(1), torch.ones(2), atol=1e-5):
+                return (
+                    "The pixels of an image sum to 1: a softmax comes behind the last layer, where a sigmoid belongs."
+                )
+        results = torch.stack([circuit.chain(last=gain)[0, 0] for gain in GAINS])
+        return name_output(results, len(circuit.hidden))
+    return ""
 
 
 def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
     """Expect a sigmoid of a linear layer: its logits are proportional to the weights of the layer."""
-    before = circuit.respond(inputs)
+    before = logits(circuit.respond(inputs))
     for factor in (-1.0, 0.5):
-        if not close(circuit.respond_to_last(inputs, factor), factor * before, 1e-3, 1e-3):
+        if not close(logits(circuit.respond_to_last(inputs, factor)), factor * before, 1e-3, 1e-3):
             raise wrong(
                 f"{what}: with the weights of the last layer times {factor:g}, its logits, log p / (1 - p), do not "
                 f"become {factor:g} times what they were.",
-                "The last layer is a Linear followed by a sigmoid, with nothing between or behind them. A softmax "
-                "is none: of a single number it is always 1.",
+                explain_output(circuit) or SIGMOID,
             )
 
 
-def expect_alone(call: Run, inputs: Tensor, what: str) -> None:
+def expect_alone(module: Remote, call: Run, inputs: Tensor, what: str) -> None:
     """Expect the same at every call, and each image of a batch by itself. `call` gives what is compared."""
     together = call(inputs)
     rounding = 1e-5 * max(1.0, float(together.abs().max()))
     if not close(call(inputs), together, atol=rounding):
         raise wrong(
             f"{what} gives something else when it is called again with the same input.",
-            "There is no chance in it: no dropout, no sampling, and the layers are made once, in __init__.",
+            explain_chance(module, call, inputs),
         )
     for count in (BATCH // 2, 1):
         if not close(call(inputs[:count]), together[:count], atol=rounding):
             raise wrong(
                 f"{what} gives something else for the first {count} of {len(inputs)} when the others are left out.",
-                "Images of a batch do not influence one another: no batch normalisation, and the first axis stays "
-                "the batch in every reshape.",
+                explain_influence(module, call, inputs),
             )
 
 
-def expect_probabilities(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
+def explain_chance(module: Remote, call: Run, inputs: Tensor) -> str:
+    """Why calls with the same input differ."""
+    with suppressed():
+        alike = call(inputs[:1].expand_as(inputs))
+        if close(alike, alike[:1].expand_as(alike), atol=1e-4):
+            return (
+                "Inputs that are alike get the same within one call, and something else in the next: a layer is made "
+                "anew in every call. Make all layers in __init__."
+            )
+        module.eval()
+        if close(call(inputs), call(inputs)):
+            return "After .eval() it does not: leave out the dropout."
+    return "Noise is drawn for each input: leave out sampling and dropout."
+
+
+def explain_influence(module: Remote, call: Run, inputs: Tensor) -> str:
+    """Why the images of a batch influence one another."""
+    with suppressed():
+        together = call(inputs)
+        if close(together.sum(0), torch.ones_like(together[0]), atol=1e-4):
+            return "What comes out sums to 1 over the batch: a softmax takes the batch for its axis."
+        if close(call(inputs.flip(0)), together.flip(0), atol=1e-4):
+            module.eval()
+            if close(call(inputs[:1]), call(inputs)[:1], atol=1e-4):
+                return "After .eval() it does not: leave out the batch normalisation."
+            return (
+                "It matters which images are in the batch, and not in which order: something is computed over the "
+                "whole batch, like a mean, a minimum or a maximum. Leave it out, or compute it for each image."
+            )
+    return "Numbers of different images are mixed up: the first axis stays the batch in every reshape and transpose."
+
+
+def expect_shape(value: Any, shape: tuple[int, ...], what: str, hints: Mapping[tuple[int, ...], str]) -> Tensor:
+    """Expect a tensor of a shape; `hints` say what was done to get another."""
+    if isinstance(value, Tensor) and tuple(value.shape) != shape:
+        got = tuple(value.shape)
+        raise wrong(f"{what} has the shape {got}; {shape} is expected.", hints.get(got, ""))
+    return tensor(value, shape, what)
+
+
+def expect_probabilities(
+    value: Any, shape: tuple[int, ...], what: str, hints: Mapping[tuple[int, ...], str] | None = None
+) -> Tensor:
     """Expect a tensor of a shape between 0 and 1."""
-    result = tensor(value, shape, what)
+    result = expect_shape(value, shape, what, hints or {})
     low, high = float(result.min()), float(result.max())
     if low < 0 or high > 1:
-        raise wrong(
-            f"{what} holds {low if low < 0 else high:.4g}, which is not between 0 and 1.",
-            "The last layer is followed by a sigmoid.",
-        )
+        raise wrong(f"{what} holds {low if low < 0 else high:.4g}, which is not between 0 and 1.", SIGMOID)
     return result
+
+
+def image_hints(batch: int, x_shape: tuple[int, ...]) -> dict[tuple[int, ...], str]:
+    """What was done to get images of other shapes."""
+    return {
+        x_shape: "The axis of the batch is gone where it has a single image: leave out squeeze().",
+        (batch, math.prod(x_shape)): "The images are flat: give each the shape x_shape.",
+    }
+
+
+@contextmanager
+def sizes_explained(batch: int, x_shape: tuple[int, ...], z_dim: int | None = None) -> Iterator[None]:
+    """Say what a layer, or a reshape, of a fixed size was given."""
+    try:
+        yield
+    except Failure as failure:
+        hint = failure.hint or explain_size(failure.message, batch, x_shape, z_dim)
+        raise Failure(failure.status, failure.message, hint) from None
+
+
+def explain_size(message: str, batch: int, x_shape: tuple[int, ...], z_dim: int | None) -> str:
+    """Why torch could not multiply, or reshape, where a batch of images or latent variables came in."""
+    x_dim = math.prod(x_shape)
+    here = f"x_shape is {x_shape} here, x_dim is {x_dim}{f', z_dim is {z_dim}' if z_dim else ''}"
+    product = re.search(r"cannot be multiplied \((\d+)x(\d+) and (\d+)x\d+\)", message)
+    if product:
+        rows, given, takes = map(int, product.groups())
+        if rows != batch:
+            return "Each image of the batch is to enter the first layer as one row of x_dim numbers: flatten it."
+        return f"A layer that takes {takes} numbers is given {given}. {here}: give the layer its size by these names."
+    reshape = re.search(r"shape '\[.*\]' is invalid for input of size (\d+)", message)
+    if reshape:
+        numbers_each = int(reshape[1]) // batch
+        if numbers_each == x_dim:
+            return f"The {x_dim} numbers of an image are to take the shape x_shape. {here}."
+        return f"The last layer gives {numbers_each} numbers for an image, not x_dim. {here}."
+    return ""
 
 
 def logits(probabilities: Tensor) -> Tensor:
     """log p / (1 - p), a row for each image."""
-    return probabilities.reshape(len(probabilities), -1).logit(eps=1e-9)
+    return rows(probabilities).logit(eps=1e-9)
+
+
+def rows(results: Tensor) -> Tensor:
+    """A row for each image."""
+    return results.reshape(len(results), -1)
 
 
 # ---------------------------------------------------------------- gradients
@@ -251,7 +451,12 @@ def inner_call(function: Remote, *arguments: Any) -> Built:
 
 
 def find_gradients(
-    student: Student, module: Remote, parameters: Mapping[str, Tensor], result: Remote | Built, weights: Tensor
+    student: Student,
+    module: Remote,
+    parameters: Mapping[str, Tensor],
+    result: Remote | Built,
+    weights: Tensor,
+    what: str,
 ) -> list[Tensor | None]:
     """The gradient of (result * weights).sum() by each parameter; None where a parameter was not used."""
     there = student.torch
@@ -259,12 +464,15 @@ def find_gradients(
     try:
         found = there.autograd.grad(total, inner_call(module.parameters), retain_graph=True, allow_unused=True)
     except Failure as failure:
-        if "does not require grad" in failure.message:
-            raise wrong(
-                "There is no gradient: the result, or a parameter of the network, does not require one.",
-                "Leave out detach, .data, no_grad, inference_mode and requires_grad_(False).",
-            ) from None
-        raise
+        if "does not require grad" not in failure.message:
+            raise
+        for name in parameters:
+            if not fetch(reduce(getattr, name.split("."), module), "requires_grad")[0]:
+                raise wrong(
+                    f"The parameter {name} does not require a gradient, so that it never learns.",
+                    "It is frozen: leave out requires_grad_(False) and requires_grad=False.",
+                ) from None
+        raise wrong(f"There is no gradient of {what} by the parameters of the network.", CUT) from None
     found = outputs(found, len(parameters), "The gradient")
     return [
         None if gradient is None else tensor(gradient, tuple(x.shape), f"The gradient by {name}")
@@ -272,22 +480,41 @@ def find_gradients(
     ]
 
 
-def used_parameters(student: Student, module: Remote, weights: Tensor, *results: Remote | Built) -> dict[str, Tensor]:
-    """Those parameters that results depend on, all of them shaped like `weights`."""
+def used_parameters(
+    student: Student, module: Remote, weights: Tensor, results: Mapping[str, Remote | Built]
+) -> dict[str, Tensor]:
+    """Those parameters that results, by what they are, depend on. All of them are shaped like `weights`."""
     parameters = read_parameters(student, module)
-    found = [find_gradients(student, module, parameters, result, weights) for result in results]
+    found = [find_gradients(student, module, parameters, result, weights, what) for what, result in results.items()]
     columns = zip(parameters.items(), *found, strict=True)
     return {name: x for (name, x), *gradients in columns if any(g is not None for g in gradients)}
 
 
-def expect_trained(parameters: Mapping[str, Tensor], gradients: Iterable[Tensor | None], by: str) -> None:
-    """Expect a gradient for every parameter."""
-    for name, gradient in zip(parameters, gradients, strict=True):
-        if gradient is None or not bool(gradient.any()):
-            raise wrong(
-                f"The parameter {name} gets no gradient from {by}, so that it never learns.",
-                "Every layer that is made is used, each once, and nothing on the way is detached.",
-            )
+def expect_trained(
+    module: Remote,
+    parameters: Mapping[str, Tensor],
+    gradients: Iterable[Tensor | None],
+    by: str,
+    run: Callable[[], Tensor],
+) -> None:
+    """Expect a gradient for every parameter; `run` gives what comes out of the network."""
+    for (name, x), gradient in zip(parameters.items(), gradients, strict=True):
+        if gradient is not None and bool(gradient.any()):
+            continue
+        hint = "Every layer that is made is used, each once, and nothing on the way is detached."
+        with suppressed():
+            before = run()
+            module.load_state_dict({name: x + torch.linspace(0.5, 1.5, x.numel()).reshape(x.shape)}, strict=False)
+            if gradient is not None:
+                hint = (
+                    "With positive inputs and weights, what comes out does not change with it: what lies behind it is "
+                    "flat there, as a closed ReLU is, or a softmax of a single number."
+                )
+            elif close(before, run()):
+                hint = "It is never used: every layer that is made has its place in what is computed."
+            else:
+                hint = "What comes out is computed from it, but cut off: leave out detach, .data and no_grad."
+        raise wrong(f"The parameter {name} gets no gradient from {by}, so that it never learns.", hint)
 
 
 def expect_different_units(parameters: Mapping[str, Tensor], plan: Plan) -> None:
@@ -325,11 +552,13 @@ def make_vae(student: Student) -> Remote:
 def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, Tensor]:
     """q(z|x), its mean and its standard deviation, judged up to their values."""
     try:
-        posterior = vae.encode(x)
+        with sizes_explained(len(x), tuple(x.shape[1:]), z_dim):
+            posterior = vae.encode(x)
     except Failure as failure:
         if "satisfy the constraint" not in failure.message:
             raise
-        raise Failure(failure.status, failure.message, NORMAL) from None
+        negative = bool(re.search(r"-\d", failure.message.partition("invalid values")[2]))
+        raise Failure(failure.status, failure.message, explain_normal(vae, x, z_dim, negative)) from None
     if not isinstance(posterior, Remote):
         kind = "a tensor" if isinstance(posterior, Tensor) else "no distribution"
         raise wrong(
@@ -337,13 +566,60 @@ def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, 
             "Return the distribution itself, not a sample of it and not its parameters.",
         )
     shape = (len(x), z_dim)
+    hints = posterior_hints(*shape)
     mean, std = fetch(posterior, "mean", "stddev")
-    mean, std = tensor(mean, shape, "The mean of q(z|x)"), tensor(std, shape, "The standard deviation of q(z|x)")
+    mean = expect_shape(mean, shape, "The mean of q(z|x)", hints)
+    std = expect_shape(std, shape, "The standard deviation of q(z|x)", hints)
     if not bool((std > 0).all()):
+        least = float(std.min())
         raise wrong(
-            f"The standard deviation of q(z|x) is {float(std.min()):.4g} somewhere; it must be above 0.", NORMAL
+            f"The standard deviation of q(z|x) is {least:.4g} somewhere; it must be above 0.",
+            explain_normal(vae, x, z_dim, least < 0),
         )
     return posterior, mean, std
+
+
+def posterior_hints(batch: int, z_dim: int) -> dict[tuple[int, ...], str]:
+    """What was done to get a mean or a standard deviation of other shapes."""
+    widths = {
+        (batch, width): f"{width} latent variables come out, whatever z_dim is; z_dim = {z_dim} is expected."
+        for width in range(1, 4 * z_dim)
+    }
+    gone = (
+        "The axis of the latent variables is gone: leave out squeeze()."
+        if z_dim == 1
+        else "The latent variables of an image are averaged or summed; each has a mean and a standard deviation."
+    )
+    return widths | {
+        (batch, 2 * z_dim): "It is as wide as both heads: one half of it belongs to mu, the other to sigma.",
+        (batch // 2, 2 * z_dim): "The images are split in two, half of them for mu: split the latent variables, dim=1.",
+        (z_dim,): "The axis of the batch is gone: leave out squeeze() and the mean over it.",
+        (batch,): gone,
+    }
+
+
+def explain_normal(vae: Remote, x: Tensor, z_dim: int, negative: bool) -> str:
+    """Why a standard deviation is not positive. Positive weights make the mean and it linear, where they are that."""
+    if not negative:
+        return "It is 0 in places, as a ReLU or a clamp makes it; softplus is never 0."
+    if (tuple(x.shape[1:]), z_dim) != (X_SHAPE, Z_DIM):
+        return NORMAL
+    with suppressed():
+
+        def run(x: Tensor) -> Tensor:
+            return torch.cat([plain(value, "q(z|x)") for value in fetch(vae.encode(x), "mean", "stddev")], dim=1)
+
+        circuit = Circuit(vae, vae.state_dict(), ENCODER, Draw(0, ""), run)
+        whole, half = circuit.chain().chunk(2, dim=1), circuit.chain(last=0.5).chunk(2, dim=1)
+        mean_is_linear, std_is_linear = (close(b, a / 2) for a, b in zip(whole, half, strict=True))
+        if std_is_linear and mean_is_linear:
+            return "Nothing makes it positive, it is the linear head itself: softplus is missing."
+        if std_is_linear:
+            return (
+                "The standard deviation is linear, and the mean is not: the two are swapped. Normal takes the mean "
+                "first, and softplus belongs on the standard deviation."
+            )
+    return NORMAL
 
 
 def encode_both(vae: Remote, x: Tensor) -> Tensor:
@@ -354,7 +630,10 @@ def encode_both(vae: Remote, x: Tensor) -> Tensor:
 
 def decode(vae: Remote, z: Tensor, x_shape: tuple[int, ...] = X_SHAPE) -> Tensor:
     """Decoded images, judged up to their values."""
-    return expect_probabilities(vae.decode(z), (len(z), *x_shape), "What MLPVAE.decode returns")
+    batch = len(z)
+    with sizes_explained(batch, x_shape, z.shape[1]):
+        images = vae.decode(z)
+    return expect_probabilities(images, (batch, *x_shape), "What MLPVAE.decode returns", image_hints(batch, x_shape))
 
 
 def open_encoder(vae: Remote, parameters: Mapping[str, Tensor], draw: Draw) -> Circuit:
@@ -368,11 +647,43 @@ def open_encoder(vae: Remote, parameters: Mapping[str, Tensor], draw: Draw) -> C
     return circuit
 
 
+def expect_encodes_alone(vae: Remote, draw: Draw) -> None:
+    """Expect the same q(z|x) at every call, for each image of a batch by itself."""
+    expect_alone(vae, lambda x: encode_both(vae, x), draw.uniform(0, 1, BATCH, *X_SHAPE), "MLPVAE.encode")
+
+
+def expect_varied(mean: Tensor, std: Tensor) -> None:
+    """Expect that mean and standard deviation, at weights of the check's, depend on the image."""
+    for name, value in [("mean", mean), ("standard deviation", std)]:
+        if variation(value) < INERT:
+            raise wrong(
+                f"The {name} of q(z|x) is the same for different images, whatever the weights.",
+                "It is computed from the image, by a head behind the hidden layers.",
+            )
+
+
+def expect_encoder(student: Student, vae: Remote, draw: Draw) -> dict[str, Tensor]:
+    """Expect hidden layers and heads of the right widths. Returns the parameters that q(z|x) depends on."""
+    vae.requires_grad_(True)  # that parameters learn is a check of its own
+    posterior, *_ = encode(vae, draw.uniform(0, 1, 2, *X_SHAPE))
+    results = {"the mean of q(z|x)": posterior.mean, "the standard deviation of q(z|x)": posterior.stddev}
+    parameters = read_parameters(student, vae)
+    try:
+        used = used_parameters(student, vae, torch.ones(2, Z_DIM), results)
+    except Failure as failure:
+        if failure.hint == CUT:
+            both = open_encoder(vae, parameters, draw).respond(positive(draw, 4, *X_SHAPE))
+            expect_varied(*both.chunk(2, dim=1))
+        raise
+    expect_layers(used, ENCODER, parameters)
+    return used
+
+
 @question("1.1")
 def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
     """q(z|x) is a Normal of shape (B, z_dim), with a linear mu and a positive sigma, for each image by itself."""
     vae = make_vae(student)
-    expect_alone(lambda x: encode_both(vae, x), draw.uniform(0, 1, BATCH, *X_SHAPE), "MLPVAE.encode")
+    expect_encodes_alone(vae, draw)
     for x_shape, z_dim, hidden_dim in SIZES:
         other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
         for count in (4, 1):
@@ -383,9 +694,7 @@ def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
     x = positive(draw, 4, *X_SHAPE)
     circuit = open_encoder(vae, read_parameters(student, vae), draw)
     mean, std = circuit.respond(x).chunk(2, dim=1)
-    for name, value in [("mean", mean), ("standard deviation", std)]:
-        if variation(value) < INERT:
-            raise wrong(f"The {name} of q(z|x) is the same for different images, whatever the weights.")
+    expect_varied(mean, std)
     if close(std, torch.nn.functional.softplus(mean)) or close(std, mean.exp()):
         raise wrong("The standard deviation is a function of the mean: both come from the same head.")
     for factor in (-1.0, 0.5):
@@ -394,46 +703,72 @@ def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
             raise wrong(
                 f"With the weights of the heads times {factor:g}, mu goes from {numbers(mean[-1])} to "
                 f"{numbers(scaled[-1])}, which is not {factor:g} times as much.",
-                "mu is any number, and linear in what enters its head: no ReLU, tanh, sigmoid or softplus behind it.",
+                explain_mean(circuit),
             )
+
+
+def explain_mean(circuit: Circuit) -> str:
+    """What comes behind the head of mu."""
+    with suppressed():
+        results = torch.stack([circuit.chain(last=gain)[0, 0] for gain in GAINS])
+        name = name_head(results, len(circuit.hidden))
+        if name:
+            return f"{name[0].upper()}{name[1:]} comes behind the head of mu; leave it out, mu is any number."
+    return "mu is any number, and linear in what enters its head: no ReLU, tanh, sigmoid or softplus behind it."
 
 
 @question("1.1")
 def test_mlp_vae_decodes_to_images(student: Student, draw: Draw) -> None:
     """decode gives images of shape (B, *x_shape) in (0, 1), by ReLU layers of hidden_dim units and a sigmoid."""
     vae = make_vae(student)
-    expect_alone(lambda z: decode(vae, z), draw.normal(BATCH, Z_DIM), "MLPVAE.decode")
-    for x_shape, z_dim, hidden_dim in SIZES:
-        other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
-        for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]:
-            z = draw.normal(count, z_dim, std=std)
-            decode(other, z, x_shape)
-    vae.requires_grad_(True)  # that parameters learn is a check of its own
-    images = inner_call(vae.decode, draw.normal(2, Z_DIM))
-    used = used_parameters(student, vae, torch.ones(2, *X_SHAPE), images)
-    expect_layers(used, DECODER)
-    z = positive(draw, 4, Z_DIM)
-    circuit = Circuit(vae, used, DECODER, draw, lambda z: logits(decode(vae, z)))
-    expect_sigmoid(circuit, z, "What MLPVAE.decode returns")
-    expect_rectifiers(circuit, z, DECODER, 0.0, "a ReLU")
+    with outputs_explained(student, vae, vae.decode, DECODER, draw):
+        expect_alone(vae, lambda z: decode(vae, z), draw.normal(BATCH, Z_DIM), "MLPVAE.decode")
+        for x_shape, z_dim, hidden_dim in SIZES:
+            other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
+            for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]:
+                z = draw.normal(count, z_dim, std=std)
+                decode(other, z, x_shape)
+        vae.requires_grad_(True)  # that parameters learn is a check of its own
+        images = inner_call(vae.decode, draw.normal(2, Z_DIM))
+        used = used_parameters(student, vae, torch.ones(2, *X_SHAPE), {"the decoded image": images})
+        expect_layers(used, DECODER)
+        z = positive(draw, 4, Z_DIM)
+        circuit = Circuit(vae, used, DECODER, draw, lambda z: rows(decode(vae, z)))
+        expect_sigmoid(circuit, z, "What MLPVAE.decode returns")
+        expect_rectifiers(circuit.through(logits), z, 0.0, "a ReLU")
 
 
 @question("1.1")
 def test_mlp_vae_encoder_layers(student: Student, draw: Draw) -> None:
     """The encoder has three hidden ReLU layers of hidden_dim units, and two heads behind them."""
     vae = make_vae(student)
-    vae.requires_grad_(True)  # that parameters learn is a check of its own
-    posterior, *_ = encode(vae, draw.uniform(0, 1, 2, *X_SHAPE))
-    used = used_parameters(student, vae, torch.ones(2, Z_DIM), posterior.mean, posterior.stddev)
-    expect_layers(used, ENCODER, depth=3)
-    heads = [x for x in used.values() if ENCODER.is_weight(x) and ENCODER.is_last(x)]
+    used = expect_encoder(student, vae, draw)
+    circuit = open_encoder(vae, used, draw)
+    expect_depth(circuit, 3)
+    heads = [used[name] for name in circuit.last]
     if sum(x.numel() for x in heads) != 2 * Z_DIM * HIDDEN:
         shapes = " and ".join(str(tuple(x.shape)) for x in heads)
         raise wrong(
             f"The weights behind the hidden layers have the shape{'s' if len(heads) > 1 else ''} {shapes}.",
             "mu and sigma have a head each, from hidden_dim to z_dim, or one of 2 * z_dim that is split in two.",
         )
-    expect_rectifiers(open_encoder(vae, used, draw), positive(draw, 4, *X_SHAPE), ENCODER, 0.0, "a ReLU")
+    x = positive(draw, 4, *X_SHAPE)
+    try:
+        expect_rectifiers(circuit, x, 0.0, "a ReLU")
+    except Failure:
+        expect_encodes_alone(vae, draw)
+        expect_common_layers(circuit, x)
+        raise
+
+
+def expect_common_layers(circuit: Circuit, inputs: Tensor) -> None:
+    """Expect that both heads come behind every hidden layer."""
+    before = circuit.respond(inputs).chunk(2, dim=1)
+    for name in circuit.hidden:
+        after = circuit.respond(inputs, {name: 0.5}).chunk(2, dim=1)
+        for head, one, other in zip(("mu", "sigma"), before, after, strict=True):
+            if close(one, other):
+                raise wrong(f"{head} does not depend on {name}: its head does not come behind {layer(name)}.", BOTH)
 
 
 @question("1.1")
@@ -444,7 +779,8 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
     x = positive(draw, 4, *X_SHAPE)
     factors = (1.0, -1.0, 0.0, 0.5, 2.0, 4.0, -2.0, -4.0)
     found = {factor: circuit.respond_to_last(x, factor)[:, Z_DIM:] for factor in factors}
-    expected = {factor: SIGMA.at(above=found[1.0], below=found[-1.0], scale=torch.tensor(factor)) for factor in factors}
+    known = {"above": found[1.0], "below": found[-1.0], "zero": found[0.0]}
+    expected = {factor: SIGMA.at(**known, scale=torch.tensor(factor)) for factor in factors}
 
     def agrees(factor: float, value: Tensor) -> bool:
         return close(found[factor], value, 1e-3, 1e-3)  # softplus plus up to 1e-4 is right as well
@@ -456,12 +792,16 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
         for sentence in SIGMA.misconceptions
         if all(agrees(factor, expected[factor].misconceived(sentence)) for factor in factors)
     )
+    hint = next(hints, "")
+    if not hint:  # it may be none of the head's
+        expect_encodes_alone(vae, draw)
+        expect_encoder(student, vae, draw)
     shown = (-2.0, -1.0, 0.0, 1.0, 2.0)
     values = ", ".join(f"{float(found[factor][-1, 0]):.4g}" for factor in shown)
     raise wrong(
         "The standard deviation of q(z|x) does not follow softplus: with the weights of its head times "
         f"{', '.join(f'{factor:g}' for factor in shown)}, and no bias, it is {values}.",
-        next(hints, "Normal takes the standard deviation: softplus of a linear layer, with nothing before or behind."),
+        hint or "Normal takes the standard deviation: softplus of a linear layer, with nothing before or behind.",
     )
 
 
@@ -473,44 +813,68 @@ def test_mlp_vae_trains_every_parameter(student: Student, draw: Draw) -> None:
     expect_different_units(parameters, ENCODER)
     encoder = open_encoder(vae, parameters, draw)
     encoder.set()
-    posterior, *_ = encode(vae, positive(draw, 4, *X_SHAPE))
+    x = positive(draw, 4, *X_SHAPE)
+    posterior, mean, std = encode(vae, x)
+    expect_varied(mean, std)
     weights = draw.uniform(0.5, 1.5, 4, Z_DIM)
-    by_mean = find_gradients(student, vae, parameters, posterior.mean, weights)
-    by_std = find_gradients(student, vae, parameters, posterior.stddev, weights)
+    by_mean = find_gradients(student, vae, parameters, posterior.mean, weights, "the mean of q(z|x)")
+    by_std = find_gradients(student, vae, parameters, posterior.stddev, weights, "the standard deviation of q(z|x)")
 
     z = positive(draw, 4, Z_DIM)
     Circuit(vae, parameters, DECODER, draw, vae.decode).set()
     weights = draw.uniform(0.5, 1.5, *plain(vae.decode(z), "A decoded image").shape)
-    by_image = find_gradients(student, vae, parameters, inner_call(vae.decode, z), weights)
-    columns = list(zip(by_mean, by_std, by_image, strict=True))
-    sums = [sum((g.abs() for g in column if g is not None), torch.zeros(1)) for column in columns]
-    expect_trained(parameters, sums, "mu, sigma or the decoded image")
+    images = inner_call(vae.decode, z)
+    by_image = find_gradients(student, vae, parameters, images, weights, "the decoded image")
+    columns = zip(by_mean, by_std, by_image, strict=True)
+    found = [[g.abs() for g in column if g is not None] for column in columns]
+    sums = [sum(some, torch.zeros(1)) if some else None for some in found]
+
+    def everything() -> Tensor:
+        return torch.cat([encode_both(vae, x).flatten(), plain(vae.decode(z), "A decoded image").flatten()])
+
+    expect_trained(vae, parameters, sums, "mu, sigma or the decoded image", everything)
     trunk = [name in encoder.hidden for name in parameters]
     for ours, others, mine, other in [(by_mean, by_std, "mu", "sigma"), (by_std, by_mean, "sigma", "mu")]:
         for name, hidden, gradient, reference in zip(parameters, trunk, ours, others, strict=True):
             if hidden and reference is not None and (gradient is None or not bool(gradient.any())):
-                raise wrong(
-                    f"The parameter {name} gets a gradient from {other}, but none from {mine}.",
-                    "Both heads come after the same hidden layers, and neither is detached.",
-                )
+                raise wrong(f"The parameter {name} gets a gradient from {other}, but none from {mine}.", BOTH)
     expect_input_gradient(vae.decode, "z", z, weights, "the encoder")
 
 
 # ---------------------------------------------------------------- 1.3
 
 
-def expect_hidden_layers(
-    student: Student, module: Remote, plan: Plan, x_shape: tuple[int, ...], draw: Draw, run: Run
-) -> None:
-    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; inputs are of shape (B, *x_shape)."""
-    inputs = positive(draw, 4, *x_shape)
+@contextmanager
+def outputs_explained(student: Student, module: Remote, function: Remote, plan: Plan, draw: Draw) -> Iterator[None]:
+    """Say what comes behind the last layer of a network, where results are not between 0 and 1."""
+    try:
+        yield
+    except Failure as failure:
+        hint = failure.hint
+        if hint == SIGMOID:
+            with suppressed():
+                module.requires_grad_(True)
+                inputs = torch.ones(2, *plan.shape)
+                result = inner_call(function, inputs)
+                weights = torch.ones(plain(function(inputs), plan.what).shape)
+                used = used_parameters(student, module, weights, {plan.what: result})
+                circuit = Circuit(module, used, plan, draw, lambda x: rows(plain(function(x), plan.what)))
+                hint = explain_output(circuit) or hint
+        raise Failure(failure.status, failure.message, hint) from None
+
+
+def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Draw, run: Run) -> None:
+    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; `run` gives probabilities."""
+    inputs = positive(draw, 4, *plan.shape)
     shape = plain(module(inputs), f"{plan.what}'s output").shape
     module.requires_grad_(True)  # that parameters learn is a check of its own
-    parameters = used_parameters(student, module, torch.ones(shape), inner_call(module, inputs))
-    expect_layers(parameters, plan)
-    circuit = Circuit(module, parameters, plan, draw, run)
+    with rounding_explained(module, inputs):
+        parameters = used_parameters(student, module, torch.ones(shape), {"what comes out": inner_call(module, inputs)})
+    expect_layers(parameters, plan, read_parameters(student, module))
+    circuit = Circuit(module, parameters, plan, draw, lambda x: rows(run(x)))
     expect_sigmoid(circuit, inputs, f"{plan.what}'s output")
-    expect_rectifiers(circuit, inputs, plan, 0.5, "a ReLU or LeakyReLU")
+    circuit = circuit.through(logits)
+    expect_rectifiers(circuit, inputs, 0.5, "a ReLU or LeakyReLU")
     signs: dict[str, float | Tensor] = {
         name: draw.integers(2, *parameters[name].shape) * 2.0 - 1 for name in circuit.hidden
     }
@@ -518,8 +882,24 @@ def expect_hidden_layers(
     if not close(twice, 2 * once, 1e-3, 1e-3):
         raise wrong(
             f"{plan.what} without biases does not give twice the logits for twice the input.",
-            "ReLU and LeakyReLU layers do; tanh, sigmoid, ELU, GELU and normalisation do not.",
+            explain_activations(circuit, "a ReLU or LeakyReLU")
+            or "ReLU and LeakyReLU layers do; tanh, sigmoid, ELU, GELU and normalisation do not.",
         )
+
+
+@contextmanager
+def rounding_explained(module: Remote, inputs: Tensor) -> Iterator[None]:
+    """Say that results are rounded where that cuts their gradient."""
+    try:
+        yield
+    except Failure as failure:
+        hint = failure.hint
+        if hint == CUT:
+            with suppressed():
+                results = plain(module(inputs), "What comes out")
+                if bool((results == results.round()).all()):
+                    hint = "Every result is exactly 0 or 1: a comparison or a rounding has no gradient, leave it out."
+        raise Failure(failure.status, failure.message, hint) from None
 
 
 def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs: Tensor, draw: Draw) -> Tensor:
@@ -528,60 +908,85 @@ def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs:
     Returns:
         What the elements of the result were weighted with.
     """
-    shape = plain(module(inputs), f"{plan.what}'s output").shape
+    what = f"{plan.what}'s output"
+    shape = plain(module(inputs), what).shape
     parameters = read_parameters(student, module)
     expect_different_units(parameters, plan)
     Circuit(module, parameters, plan, draw, module).set()
     weights = draw.uniform(0.5, 1.5, *shape)
-    gradients = find_gradients(student, module, parameters, inner_call(module, inputs), weights)
-    expect_trained(parameters, gradients, "what comes out")
+    with rounding_explained(module, inputs):
+        gradients = find_gradients(student, module, parameters, inner_call(module, inputs), weights, "what comes out")
+    expect_trained(module, parameters, gradients, "what comes out", lambda: plain(module(inputs), what))
     return weights
 
 
 def generate(generator: Remote, z: Tensor, x_shape: tuple[int, ...] = X_SHAPE) -> Tensor:
     """Generated images, judged up to their values."""
-    return expect_probabilities(generator(z), (len(z), *x_shape), "What the generator returns")
+    batch = len(z)
+    with sizes_explained(batch, x_shape, z.shape[1]):
+        images = generator(z)
+    return expect_probabilities(images, (batch, *x_shape), "What the generator returns", image_hints(batch, x_shape))
 
 
 def discriminate(discriminator: Remote, x: Tensor) -> Tensor:
     """The probabilities of images, judged up to their values."""
-    return expect_probabilities(discriminator(x), (len(x),), "What the discriminator returns")
+    batch = len(x)
+    try:
+        with sizes_explained(batch, tuple(x.shape[1:])):
+            result = discriminator(x)
+    except Failure as failure:
+        raise Failure(failure.status, failure.message, failure.hint or explain_squeeze(discriminator, x)) from None
+    hints: dict[tuple[int, ...], str] = {
+        (batch, width): f"self.net gives {width} numbers for an image; a single one is right." for width in range(2, 99)
+    }
+    hints[(1,)] = "The whole batch gets a single probability; each image has one of its own."
+    return expect_probabilities(result, (batch,), "What the discriminator returns", hints)
+
+
+def explain_squeeze(discriminator: Remote, x: Tensor) -> str:
+    """Why `forward` cannot take away the axis of the single output."""
+    with suppressed():
+        shape = tuple(plain(discriminator.net(x.flatten(1)), "self.net").shape)
+        if shape != (len(x), 1):
+            return f"self.net returns the shape {shape}; (B, 1) is expected, of which forward takes the last axis away."
+    return ""
 
 
 @question("1.3a")
 def test_generator_makes_images(student: Student, draw: Draw) -> None:
     """Images of shape (B, *x_shape) in (0, 1), by hidden layers of hidden_dim units and a sigmoid."""
-    for x_shape, z_dim, hidden_dim in SIZES:
-        generator = student.model.Generator(z_dim, x_shape, hidden_dim)
-        for count, std in [(4, 1.0), (2, 100.0)]:
-            z = draw.normal(count, z_dim, std=std)
-            generate(generator, z, x_shape)
+    generators = [student.model.Generator(z_dim, x_shape, hidden_dim) for x_shape, z_dim, hidden_dim in SIZES]
     generator = student.model.Generator(Z_DIM, X_SHAPE, HIDDEN)
-    expect_alone(lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
-    expect_hidden_layers(student, generator, GENERATOR, (Z_DIM,), draw, lambda z: logits(generate(generator, z)))
+    with outputs_explained(student, generator, generator, GENERATOR, draw):
+        for other, (x_shape, z_dim, _) in zip(generators, SIZES, strict=True):
+            for count, std in [(4, 1.0), (2, 100.0)]:
+                z = draw.normal(count, z_dim, std=std)
+                generate(other, z, x_shape)
+        expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
+        expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
 
 
 @question("1.3a")
 def test_generator_trains_every_parameter(student: Student, draw: Draw) -> None:
     """Gradients reach every parameter of the generator."""
     generator = student.model.Generator(Z_DIM, X_SHAPE, HIDDEN)
-    expect_network_trained(student, generator, GENERATOR, positive(draw, 4, Z_DIM), draw)
+    with sizes_explained(4, X_SHAPE, Z_DIM):
+        expect_network_trained(student, generator, GENERATOR, positive(draw, 4, Z_DIM), draw)
 
 
 @question("1.3b")
 def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None:
     """One probability an image, by hidden layers of hidden_dim units and a sigmoid."""
-    for x_shape, _, hidden_dim in SIZES:
-        discriminator = student.model.MLPDiscriminator(x_shape, hidden_dim)
-        for count, high in [(4, 1.0), (2, 100.0)]:
-            x = draw.uniform(0, high, count, *x_shape)
-            discriminate(discriminator, x)
+    discriminators = [student.model.MLPDiscriminator(x_shape, hidden_dim) for x_shape, _, hidden_dim in SIZES]
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
-    images = draw.uniform(0, 1, BATCH, *X_SHAPE)
-    expect_alone(lambda x: discriminate(discriminator, x), images, "The discriminator")
-    expect_hidden_layers(
-        student, discriminator, DISCRIMINATOR, X_SHAPE, draw, lambda x: logits(discriminate(discriminator, x))
-    )
+    with outputs_explained(student, discriminator, discriminator, DISCRIMINATOR, draw):
+        for other, (x_shape, _, _) in zip(discriminators, SIZES, strict=True):
+            for count, high in [(4, 1.0), (2, 100.0)]:
+                x = draw.uniform(0, high, count, *x_shape)
+                discriminate(other, x)
+        images = draw.uniform(0, 1, BATCH, *X_SHAPE)
+        expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
+        expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))
 
 
 @question("1.3b")
@@ -589,5 +994,6 @@ def test_discriminator_trains_every_parameter(student: Student, draw: Draw) -> N
     """Gradients reach every parameter of the discriminator, and the image it judges."""
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
     x = positive(draw, 4, *X_SHAPE)
-    weights = expect_network_trained(student, discriminator, DISCRIMINATOR, x, draw)
+    with sizes_explained(4, X_SHAPE):
+        weights = expect_network_trained(student, discriminator, DISCRIMINATOR, x, draw)
     expect_input_gradient(discriminator, "x", x, weights, "the generator")

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
 from grader.engine.student import Failure, Remote, Student, fetch
-from grader.oracle.closed_form import ClosedForm
-from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
+from grader.oracle.answers import Form, form
 
 from .draw import Draw
 from .expect import close, expect_all, outputs, tensor, wrong
 from .runner import question
 
+DISCRIMINATOR_LOSS, GENERATOR_LOSS = form("DISCRIMINATOR_LOSS"), form("GENERATOR_LOSS")
+MOVED_DISCRIMINATOR, MOVED_GENERATOR = form("MOVED_DISCRIMINATOR"), form("MOVED_GENERATOR")
 Z_DIM, PIXELS = 2, 3
 LR = 0.5
 BATCHES = (1, 4, 7)
@@ -126,7 +127,7 @@ def play(student: Student, games: Sequence[Inputs]) -> list[Played]:
     return played
 
 
-def expect_played(form: ClosedForm, played: Sequence[Played], results: Sequence[Any], what: str) -> None:
+def expect_played(form: Form, played: Sequence[Played], results: Sequence[Any], what: str) -> None:
     """Expect one result of every game."""
     expect_all([(got, form.at(**game.inputs)) for got, game in zip(results, played, strict=True)], what)
 

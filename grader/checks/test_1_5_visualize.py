@@ -12,6 +12,7 @@ from grader.engine.student import Student
 
 from .draw import Draw
 from .expect import close, numbers, tensor, wrong
+from .margins import within
 from .runner import question
 
 # rows, bound, and the shape (C, H, W) of an image: rows differ from every axis, and no two axes are alike.
@@ -83,7 +84,8 @@ def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, i
     if bool((tiles == 0).flatten(2).all(2).any()):
         raise wrong("In the picture there is a place without an image.", f"It is to hold {rows} x {rows} images.")
     steps = (tiles - names) * torch.Size(shape).numel() - 0.5
-    if bool(((steps - steps.round()).abs() > 0.1).any()) or not bool(names.clamp(1, len(decoder.z)).eq(names).all()):
+    named = within("places of pixels", float((steps - steps.round()).abs().max()) / 0.1)
+    if not named or not bool(names.clamp(1, len(decoder.z)).eq(names).all()):
         raise wrong("The picture holds values that decode did not return.", "Put the images together as they are.")
     first = names[:, :, :1, :1, :1]
     if not torch.equal(names, first.expand_as(names)):

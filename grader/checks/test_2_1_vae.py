@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Remote, Student, observe
-from grader.oracle.kl import KL
+from grader.engine.student import Failure, Remote, Student, call_each, observe
+from grader.oracle.answers import form
+from grader.oracle.closed_form import Expected
+from grader.oracle.statistics import variance_bounds
 
 from .draw import Draw
-from .expect import close, expect, expect_each, expect_gradients, expect_unchanged, outputs, tensor, wrong
-from .noise import expect_scale, expect_standard_normal
+from .expect import close, expect, expect_all, expect_each, expect_gradients, expect_unchanged, outputs, tensor, wrong
+from .noise import RATE, Moments, expect_distinct, expect_moments, expect_standard_normal
 from .runner import question
+
+KL, STANDARD_DEVIATION = form("KL"), form("STANDARD_DEVIATION")
 
 # ---------------------------------------------------------------- 2.1a
 
@@ -21,10 +26,11 @@ from .runner import question
 @question("2.1a")
 def test_kl_one_variable(student: Student, draw: Draw) -> None:
     """A single latent variable, at values that can be checked by hand."""
-    values = [(0.0, 1.0), (0.0, math.log(4)), (1.0, 0.5), (-0.5, -1.5), (2.0, -0.25)]
-    shape = (1, 1, 1, 1)
-    cases = [{"mu": torch.full(shape, mu), "logvar": torch.full(shape, logvar)} for mu, logvar in values]
-    expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
+    wide = [(0.0, 1.0), (0.0, math.log(4)), (1.0, 0.5), (-2.0, 0.25), (0.2, 0.1)]
+    narrow = [(-0.5, -1.5), (2.0, -0.25), (0.1, -0.2)]
+    for values in (wide, narrow):  # apart, as a logarithm of a negative logvar hides what else is wrong
+        cases = [{"mu": torch.full((1,) * 4, mu), "logvar": torch.full((1,) * 4, logvar)} for mu, logvar in values]
+        expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
 
 @question("2.1a")
@@ -38,19 +44,36 @@ def test_kl_batches_of_latents(student: Student, draw: Draw) -> None:
 @question("2.1a")
 def test_kl_extreme_values(student: Student, draw: Draw) -> None:
     """Posteriors that are very narrow, very wide and far from the prior."""
-    values = [(0.0, -45.0), (0.0, -12.0), (0.0, 12.0), (0.0, 25.0), (30.0, 0.0), (-300.0, -2.0)]
-    shape = (3, 1, 2, 2)
+    values = [(0.0, 0.0), (0.0, -45.0), (0.0, -12.0), (0.0, 12.0), (0.0, 25.0), (30.0, 0.0), (-300.0, -2.0)]
+    shape = (4, 3, 2, 5)
     cases = [
-        {"mu": draw.normal(*shape) + mean, "logvar": draw.uniform(-0.5, 0.5, *shape) + logvar}
+        {"mu": draw.uniform(-1, 1, *shape) + mean, "logvar": draw.uniform(-0.5, 0.5, *shape) + logvar}
         for mean, logvar in values
     ]
-    expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
+    results = call_each(student.loss.KLDivergenceLoss(), cases)
+    pairs = [(value, KL.at(**inputs)) for value, inputs in zip(results, cases, strict=True)]
+    try:
+        expect_all(pairs, "the loss")
+    except Failure as failure:
+        raise wrong(failure.message, failure.hint or explain_extremes(pairs, values)) from None
+
+
+def explain_extremes(pairs: list[tuple[object, Expected]], values: list[tuple[float, float]]) -> str:
+    """Which posteriors come out wrong, as a sentence, if the first, a moderate one, and some others are right."""
+    fits = [close(tensor(value, (), "The loss"), expected.values()[0]) for value, expected in pairs]
+    if not fits[0]:
+        return ""
+    where = [f"(mu {mean:g}, logvar {logvar:g})" for (mean, logvar), fit in zip(values, fits, strict=True) if not fit]
+    return (
+        f"Moderate posteriors come out right, but not those near {', '.join(where)}: mu and logvar may be any numbers, "
+        "so clamp neither, and add nothing small inside a logarithm."
+    )
 
 
 @question("2.1a")
 def test_kl_gradient(student: Student, draw: Draw) -> None:
     """The gradients by mu and logvar."""
-    for shape in [(4, 3, 1, 1), (3, 2, 4, 4)]:
+    for shape in [(4, 3, 2, 5), (3, 4, 1, 1)]:
         inputs = {"mu": draw.normal(*shape, std=2), "logvar": draw.normal(*shape, std=2)}
         expect_gradients(observe(student.loss.KLDivergenceLoss(), inputs), KL.at(**inputs))
 
@@ -59,17 +82,25 @@ def test_kl_gradient(student: Student, draw: Draw) -> None:
 def test_kl_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     """A second call gives the same value, and neither changes mu or logvar."""
     loss = student.loss.KLDivergenceLoss()
-    inputs = {"mu": draw.normal(4, 2, 3, 3), "logvar": draw.normal(4, 2, 3, 3)}
-    for _ in range(2):
-        observed = observe(loss, inputs, differentiate=False)
-        expect(observed.value, KL.at(**inputs), "the loss")
+    inputs = {"mu": draw.normal(4, 2, 3, 5), "logvar": draw.normal(4, 2, 3, 5)}
+    calls = [observe(loss, inputs, differentiate=False) for _ in range(2)]
+    first, second = (tensor(observed.value, (), "The loss") for observed in calls)
+    if not close(first, second):
+        raise wrong(
+            "Two calls with the same mu and logvar give different losses.",
+            "Something random, or kept from the last call, enters: this divergence has a closed form, which needs no "
+            "sample of z.",
+        )
+    for observed in calls:
         expect_unchanged(observed, inputs)
+        expect(observed.value, KL.at(**inputs), "the loss")
 
 
 # ---------------------------------------------------------------- 2.1b
 
 LATENTS = (64, 4, 16, 16)  # 65,536 numbers: |mean| is held below 0.026, the standard deviation to 2 %
-AXES = {"image": (0,), "channel": (1,), "pixel": (2, 3)}
+AXES = {"image": (-4,), "channel": (-3,), "pixel": (-2, -1)}
+LEVELS = 512
 
 
 def bare_vae(student: Student) -> Remote:
@@ -80,51 +111,111 @@ def bare_vae(student: Student) -> Remote:
     return vae
 
 
-def draw_posterior(draw: Draw, shape: tuple[int, ...] = LATENTS) -> tuple[Tensor, Tensor]:
-    """mu and logvar that differ in every element."""
-    return draw.normal(*shape), draw.uniform(-2.0, 1.0, *shape)
+@dataclass(frozen=True)
+class Posterior:
+    """A posterior of some shape, whose log-variance is one of a few levels in every element.
+
+    Attributes:
+        mu: the means.
+        levels: (LEVELS,) log-variances.
+        level: int64, shaped like `mu`, the level of every element.
+    """
+
+    mu: Tensor
+    levels: Tensor
+    level: Tensor
+
+    @classmethod
+    def drawn(
+        cls, draw: Draw, shape: tuple[int, ...] = LATENTS, std: float = 1.0, low: float = -2.0, high: float = 1.0
+    ) -> Posterior:
+        """mu of a standard deviation and logvar in [low, high), which differ from element to element."""
+        return cls(draw.normal(*shape, std=std), draw.uniform(low, high, LEVELS), draw.integers(LEVELS, *shape))
+
+    @property
+    def logvar(self) -> Tensor:
+        """Log-variances, shaped like `mu`."""
+        return self.levels[self.level]
+
+    @property
+    def moments(self) -> Moments:
+        """Mean and standard deviation, in float64."""
+        return Moments(self.mu.double(), STANDARD_DEVIATION.at(logvar=self.levels).values()[0][self.level])
+
+    def mistaken(self) -> dict[str, Moments]:
+        """Moments of known mistakes, by the sentence that says what was done."""
+        expected, (mu, std) = STANDARD_DEVIATION.at(logvar=self.levels), (self.moments.mean, self.moments.std)
+        scales = {text: Moments(mu, expected.misconceived(text)[self.level]) for text in expected.sentences}
+        return scales | {
+            "z is drawn from the prior: it depends on neither mu nor logvar.": Moments(0 * mu, torch.ones_like(std)),
+            "mu is missing: z is to be drawn around it.": Moments(0 * mu, std),
+            "mu is multiplied by the standard deviation; only the noise is.": Moments(mu * std, std),
+            "mu is subtracted; it is to be added.": Moments(-mu, std),
+            "mu and the standard deviation are swapped: the noise is multiplied by mu.": Moments(std, mu.abs()),
+        }
+
+    def sample(self, vae: Remote) -> Tensor:
+        """z of one call of a bare VAE, in float64."""
+        z, *_ = outputs(vae(torch.cat([self.mu, self.logvar], dim=1)), 3, "VAE.forward")
+        return tensor(z, tuple(self.mu.shape), "z")
 
 
-def sample_noise(vae: Remote, mu: Tensor, logvar: Tensor) -> Tensor:
-    """(z - mu) / exp(logvar / 2) of one call, in float64."""
-    z, *_ = outputs(vae(torch.cat([mu, logvar], dim=1)), 3, "VAE.forward")
-    return (tensor(z, tuple(mu.shape), "z") - mu.double()) / (logvar.double() / 2).exp()
+def expect_drawn(z: Tensor, posterior: Posterior, axes: dict[str, tuple[int, ...]], of: str = "") -> None:
+    """Expect draws z (..., B, C, H, W) from a posterior, independent along `axes`. Raises Failure."""
+    right = posterior.moments
+    expect_moments(z, right, posterior.mistaken(), "z")
+    noise, what = (z - right.mean) / right.std, f"The noise (z - mu) / std{of}"
+    try:
+        expect_standard_normal(noise, axes, what)
+    except Failure as failure:
+        expect_distinct(noise, axes | AXES, what)
+        raise wrong(failure.message, failure.hint or explain_scale(noise, posterior.logvar)) from None
+
+
+def explain_scale(noise: Tensor, logvar: Tensor) -> str:
+    """Where the noise (z - mu) / std has variance 1, by logvar, as a sentence; "" where that tells nothing."""
+    bins = noise.flatten()[logvar.expand_as(noise).flatten().argsort()].chunk(8)
+    variances = [float(x.var()) for x in bins]
+    low, high = variance_bounds(bins[-1].numel(), RATE)
+    right = [low < variance < high for variance in variances]
+    if not any(right) and max(variances) / min(variances) < high / low:
+        return f"The standard deviation is {float(noise.std()):.2f} times the right one, whatever logvar is."
+    if not all(right) and right in (sorted(right), sorted(right, reverse=True)) and any(right):
+        fine, off = ("large", "small") if right[-1] else ("small", "large")
+        return f"The standard deviation fits where logvar is {fine}, but not where it is {off}: is logvar clamped?"
+    return ""
 
 
 @question("2.1b")
 def test_noise_is_standard_normal(student: Student, draw: Draw) -> None:
-    """(z - mu) / std is standard normal, and independent from image to image, channel to channel, pixel to pixel."""
-    mu, logvar = draw_posterior(draw)
-    noise = sample_noise(bare_vae(student), mu, logvar)
-    std = (logvar.double() / 2).exp()
-    mistaken = {
-        "The standard deviation is exp(logvar); it is exp(logvar / 2), as logvar belongs to the variance.": std**2,
-        "The standard deviation is logvar; it is exp(logvar / 2).": logvar.double().abs(),
-        "The standard deviation is sqrt(|logvar|); it is exp(logvar / 2).": logvar.double().abs().sqrt(),
-        "The standard deviation is 1; it is exp(logvar / 2).": torch.ones_like(std),
-        "The standard deviation is exp(-logvar / 2); it is exp(logvar / 2).": 1 / std,
-        "The standard deviation is exp(2 logvar); it is exp(logvar / 2).": std**4,
-    }
-    expect_scale(noise * std, std, mistaken, "What is added to mu")
-    expect_standard_normal(noise, AXES, "The noise (z - mu) / std")
+    """(z - mu) / std is standard normal, and independent from image to image, channel to channel, pixel to pixel.
+
+    False-failure rate: at most 1e-10, at 65,536 numbers.
+    """
+    posterior = Posterior.drawn(draw)
+    expect_drawn(posterior.sample(bare_vae(student)), posterior, AXES)
 
 
 @question("2.1b")
 def test_noise_is_fresh(student: Student, draw: Draw) -> None:
-    """Every call draws new noise, whatever the seed."""
-    mu, logvar = draw_posterior(draw, (16, 4, 8, 8))
-    noises = []
+    """Every call draws new noise, whatever the seed.
+
+    False-failure rate: at most 1e-10, at 16,384 numbers.
+    """
+    posterior = Posterior.drawn(draw, (16, 4, 8, 8))
+    drawn = []
     for seed in draw.integers(2**31, 2).tolist():
         student.begin(seed)
         vae = bare_vae(student)
-        noises += [sample_noise(vae, mu, logvar), sample_noise(vae, mu, logvar)]
-    expect_standard_normal(torch.stack(noises), {"call": (0,)}, "The noise (z - mu) / std of several calls")
+        drawn += [posterior.sample(vae), posterior.sample(vae)]
+    expect_drawn(torch.stack(drawn), posterior, {"call": (0,)}, " of several calls")
 
 
 @question("2.1b")
 def test_latent_gradient(student: Student, draw: Draw) -> None:
     """dz/dmu = 1 and dz/dlogvar = (z - mu) / 2, exactly, whatever noise was drawn."""
-    mu, logvar = draw_posterior(draw, (8, 4, 4, 4))
+    posterior = Posterior.drawn(draw, (8, 4, 4, 4))
+    mu, logvar = posterior.mu, posterior.logvar
     weights = draw.uniform(0.5, 1.5, *mu.shape)
     observed = observe(bare_vae(student), {"x": torch.cat([mu, logvar], dim=1)}, weights)
     z, *_ = outputs(observed.value, 3, "VAE.forward")
@@ -139,7 +230,11 @@ def test_latent_gradient(student: Student, draw: Draw) -> None:
     if not bool(noise_part.any()):
         raise wrong("z equals mu: nothing random was added.")
     if not bool(by_logvar.any()):
-        raise wrong("No gradient reaches logvar.", "The standard deviation must not be detached.")
+        raise wrong(
+            "No gradient reaches logvar.", "The standard deviation must follow from logvar, and not be detached."
+        )
+    if not bool(by_mu.any()):
+        raise wrong("No gradient reaches mu.", "mu enters z as it is: do not detach it.")
     if not close(by_mu, weights.double()):
         raise wrong("The gradient of z by mu is not 1.", "mu enters z as it is, and the noise must not depend on it.")
     if not close(by_logvar, weights.double() * noise_part / 2, rtol=1e-3, atol=1e-5):
@@ -152,7 +247,8 @@ def test_latent_gradient(student: Student, draw: Draw) -> None:
 @question("2.1b")
 def test_latent_returns_reconstruction_and_posterior(student: Student, draw: Draw) -> None:
     """forward returns the decoded latent, mu and logvar, with the networks of the handout."""
-    mu, logvar = draw_posterior(draw, (2, 4, 4, 4))
+    posterior = Posterior.drawn(draw, (2, 4, 4, 4))
+    mu, logvar = posterior.mu, posterior.logvar
     returned = outputs(bare_vae(student)(torch.cat([mu, logvar], dim=1)), 3, "VAE.forward")
     for name, right, got in [("mu", mu, returned[1]), ("logvar", logvar, returned[2])]:
         if not close(tensor(got, tuple(mu.shape), name), right.double()):

@@ -6,23 +6,34 @@ import torch
 from torch import Tensor
 
 from grader.engine.student import Student, observe
-from grader.oracle.hinge import DISCRIMINATOR_HINGE, GENERATOR_HINGE
+from grader.oracle.answers import form
 
 from .draw import Draw
 from .expect import expect, expect_each, expect_gradients, expect_unchanged
 from .runner import question
 
+DISCRIMINATOR_HINGE, GENERATOR_HINGE = form("DISCRIMINATOR_HINGE"), form("GENERATOR_HINGE")
 SHAPES = [(7,), (5, 1), (1, 1), (4, 1, 3, 3), (3, 1, 8, 8), (1, 1, 2, 5)]
 KINKS = (-1.0, 0.0, 1.0)
 
 
 def draw_logits(draw: Draw, *shape: int) -> Tensor:
     """Logits on both sides of every margin, and at least 0.05 away from where a hinge loss has a kink."""
-    logits = draw.normal(*shape, std=2)
+    return _off_kinks(draw.normal(*shape, std=2))
+
+
+def _off_kinks(logits: Tensor) -> Tensor:
     for kink in KINKS:
         near = (logits - kink).abs() < 0.05
         logits = torch.where(near, logits + 0.1, logits)
     return logits
+
+
+def draw_around_margins(draw: Draw, *shape: int) -> dict[str, Tensor]:
+    """Real and fake logits on both sides of their margins, with means beyond them: a hinge of the mean costs nothing."""
+    logits = draw_logits(draw, *shape), draw_logits(draw, *shape)
+    real, fake = (x - x.mean() for x in logits)
+    return {"real": _off_kinks(real + 1.5), "fake": _off_kinks(fake - 1.5)}
 
 
 # ---------------------------------------------------------------- 2.2a
@@ -58,7 +69,7 @@ def test_discriminator_both_margins(student: Student, draw: Draw) -> None:
 def test_discriminator_gradient(student: Student, draw: Draw) -> None:
     """The gradients by real and fake, off the kinks of the hinge."""
     for shape in [(8,), (6, 1), (3, 1, 4, 4)]:
-        inputs = {"real": draw_logits(draw, *shape), "fake": draw_logits(draw, *shape)}
+        inputs = draw_around_margins(draw, *shape)
         expect_gradients(observe(student.loss.GANLossD(), inputs), DISCRIMINATOR_HINGE.at(**inputs))
 
 
@@ -66,7 +77,7 @@ def test_discriminator_gradient(student: Student, draw: Draw) -> None:
 def test_discriminator_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     """A second call gives the same value, and neither changes real or fake."""
     loss = student.loss.GANLossD()
-    inputs = {"real": draw_logits(draw, 4, 1, 3, 3), "fake": draw_logits(draw, 4, 1, 3, 3)}
+    inputs = draw_around_margins(draw, 4, 1, 3, 3)
     for _ in range(2):
         observed = observe(loss, inputs, differentiate=False)
         expect(observed.value, DISCRIMINATOR_HINGE.at(**inputs), "the loss")

@@ -9,6 +9,7 @@ more.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import secrets
 import signal
@@ -30,6 +31,7 @@ WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
 KEEP_NAMES = "Keep the names and signatures of the handout."
+ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 STACK_LINE = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
@@ -357,7 +359,7 @@ class Student:
         assert process is not None
         watchdog = process.watchdog
         status, printed, self._trace = process.end()
-        self.output = (self.output + printed)[-(64 << 10) :]
+        self.output = (self.output + self._steady(printed))[-(64 << 10) :]
         self._outgrown = watchdog is not None and watchdog.tripped
         return status
 
@@ -378,6 +380,10 @@ class Student:
         if self._process is not None:
             self._end()
         return Failure("crashed", f"The process of this submission broke the rules of the wire: {printable(why)}.")
+
+    def _steady(self, text: str) -> str:
+        """Text of the worker less what differs from run to run: where objects are in memory, and the staged folder."""
+        return ADDRESS.sub("0x...", text.replace(f"{self.directory}{os.sep}", "").replace(str(self.directory), "."))
 
     def _last_line(self) -> str:
         """Where in the student's files the worker last said it was, as a sentence."""
@@ -404,7 +410,7 @@ class Student:
             frames = [(str(file), int(line), str(function)) for file, line, function in error["frames"]]
         except (TypeError, KeyError, ValueError) as reason:
             raise WireError("a malformed error") from reason
-        raised = printable(f"{name}: {message}")
+        raised = printable(self._steady(f"{name}: {message}"))
         if kind == "missing":
             return Failure("error", printable(message) + ".", KEEP_NAMES)
         if name == "NotImplementedError" and re.fullmatch(r"\d\.\d\w?", message):

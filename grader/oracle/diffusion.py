@@ -5,14 +5,11 @@ Steps are numbered from 0, and abar of step -1 is 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
-
-from .closed_form import ClosedForm
 
 
 @dataclass(frozen=True)
@@ -90,54 +87,6 @@ class Schedule:
 def column(schedule: Tensor, t: Tensor) -> Tensor:
     """schedule (T,) at t (B,), as (B, 1, 1, 1)."""
     return schedule[t].reshape(-1, 1, 1, 1)
-
-
-def q_sample_form(schedule: Schedule) -> ClosedForm:
-    """x_t as a function of x_start (B, C, H, W), t (B,) and noise, equation (4)."""
-    abar, last = schedule.alphas_cumprod, schedule.num_timesteps - 1
-    shifted_up = lambda t: torch.clamp(t + 1, max=last)  # noqa: E731
-    shifted_down = lambda t: torch.clamp(t - 1, min=0)  # noqa: E731
-
-    def mix(signal: Tensor, noise_scale: Tensor) -> Callable[..., Tensor]:
-        """x_t by schedules (T,) of the weights of signal and noise."""
-        return lambda x_start, t, noise: column(signal, t) * x_start + column(noise_scale, t) * noise
-
-    right = mix(abar.sqrt(), (1 - abar).sqrt())
-    alphas = 1 - schedule.betas
-    return ClosedForm(
-        accepted=(right,),
-        misconceptions={
-            "alpha of one step is used; the product of all steps so far, alphas_cumprod, belongs here.": mix(
-                alphas.sqrt(), (1 - alphas).sqrt()
-            ),
-            "The square roots are missing: alphas_cumprod and 1 - alphas_cumprod enter as square roots.": mix(
-                abar, 1 - abar
-            ),
-            "The square root of alphas_cumprod is missing in the weight of x_start.": mix(abar, (1 - abar).sqrt()),
-            "The square root is missing in the weight of the noise.": mix(abar.sqrt(), 1 - abar),
-            "The two weights are swapped.": mix((1 - abar).sqrt(), abar.sqrt()),
-            "The noise is subtracted; it is added.": mix(abar.sqrt(), -(1 - abar).sqrt()),
-            "x_start keeps its full size; its weight is sqrt(alphas_cumprod).": mix(
-                torch.ones_like(abar), (1 - abar).sqrt()
-            ),
-            "The noise keeps its full size; its weight is sqrt(1 - alphas_cumprod).": mix(
-                abar.sqrt(), torch.ones_like(abar)
-            ),
-            "The noise is missing.": mix(abar.sqrt(), torch.zeros_like(abar)),
-            "The noise has the weight sqrt(beta) of a single step.": mix(abar.sqrt(), schedule.betas.sqrt()),
-            "The step of the first image is used for the whole batch; every image has its own t.": (
-                lambda x_start, t, noise: right(x_start, t[:1].expand_as(t), noise)
-            ),
-            "t is shifted by one: t = 0 is already the first noisy step.": (
-                lambda x_start, t, noise: right(x_start, shifted_down(t), noise)
-            ),
-            "t is one too high.": lambda x_start, t, noise: right(x_start, shifted_up(t), noise),
-            "t runs backwards.": lambda x_start, t, noise: right(x_start, last - t, noise),
-            "The schedule of the step before is used, alphas_cumprod_prev.": mix(
-                schedule.alphas_cumprod_prev.sqrt(), (1 - schedule.alphas_cumprod_prev).sqrt()
-            ),
-        },
-    )
 
 
 @dataclass(frozen=True)

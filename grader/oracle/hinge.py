@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .closed_form import ClosedForm
+from .closed_form import ClosedForm, Formula
 
 
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -28,6 +29,16 @@ def generator_hinge(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
+def shared_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """One hinge for each pair of logits; nan where they are not paired."""
+    return F.relu(2 - real + fake).mean() / 2 if real.shape == fake.shape else real.new_tensor(torch.nan)
+
+
+def leaky_hinge(slope: float) -> Formula:
+    """The discriminator's hinge of leaky ReLUs."""
+    return lambda real, fake: (F.leaky_relu(1 - real, slope).mean() + F.leaky_relu(1 + fake, slope).mean()) / 2
+
+
 DISCRIMINATOR_HINGE = ClosedForm(
     accepted=(discriminator_hinge, discriminator_hinge_per_image),
     misconceptions={
@@ -38,6 +49,29 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "below -1.": (lambda real, fake: discriminator_hinge(fake, real)),
         "There is no hinge: a logit beyond its margin must cost nothing, max(0, ...).": (
             lambda real, fake: ((1 - real).mean() + (1 + fake).mean()) / 2
+        ),
+        "The term of the fake logits has no hinge: a logit beyond its margin must cost nothing, max(0, ...).": (
+            lambda real, fake: (F.relu(1 - real).mean() + (1 + fake).mean()) / 2
+        ),
+        "The term of the real logits has no hinge: a logit beyond its margin must cost nothing, max(0, ...).": (
+            lambda real, fake: ((1 - real).mean() + F.relu(1 + fake).mean()) / 2
+        ),
+        "The hinges keep what is to cost nothing: the signs of logit and margin are both flipped.": (
+            lambda real, fake: (F.relu(real - 1).mean() + F.relu(-1 - fake).mean()) / 2
+        ),
+        "max(0, ...) is taken of the logits; it is to be taken of their distance to the margin.": (
+            lambda real, fake: ((1 - F.relu(real)).mean() + (1 + F.relu(fake)).mean()) / 2
+        ),
+        "The hinge leaks, by 0.01 of what is to cost nothing: it is max(0, ...), not a leaky ReLU.": leaky_hinge(0.01),
+        "The hinge leaks, by 0.2 of what is to cost nothing: it is max(0, ...), not a leaky ReLU.": leaky_hinge(0.2),
+        "The hinge is smoothed by a softplus; it is max(0, ...).": (
+            lambda real, fake: (F.softplus(1 - real).mean() + F.softplus(1 + fake).mean()) / 2
+        ),
+        "The hinge is squared; it is linear beside its margin.": (
+            lambda real, fake: (F.relu(1 - real).square().mean() + F.relu(1 + fake).square().mean()) / 2
+        ),
+        "Only the largest loss of the batch counts; the loss is the mean over all.": (
+            lambda real, fake: (F.relu(1 - real).max() + F.relu(1 + fake).max()) / 2
         ),
         "The margin is 0; it is 1.": lambda real, fake: (F.relu(-real).mean() + F.relu(fake).mean()) / 2,
         "The mean over the batch is taken before the hinge; the hinge comes first.": (
@@ -50,7 +84,7 @@ DISCRIMINATOR_HINGE = ClosedForm(
             lambda real, fake: discriminator_hinge(real, fake) * real[0].numel()
         ),
         "The margin is 2; it is 1.": lambda real, fake: (F.relu(2 - real).mean() + F.relu(2 + fake).mean()) / 2,
-        "Both terms share one hinge; each has its own.": lambda real, fake: F.relu(2 - real + fake).mean() / 2,
+        "Both terms share one hinge; each has its own.": shared_hinge,
         "The logits go through a sigmoid before the hinge; they enter as they are.": (
             lambda real, fake: discriminator_hinge(real.sigmoid(), fake.sigmoid())
         ),
@@ -59,6 +93,9 @@ DISCRIMINATOR_HINGE = ClosedForm(
         ),
         "This is half of the binary cross-entropy; the loss is the hinge.": (
             lambda real, fake: (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+        ),
+        "This is the binary cross-entropy with its targets swapped; the loss is the hinge.": (
+            lambda real, fake: F.softplus(real).mean() + F.softplus(-fake).mean()
         ),
         "This is the least-squares loss; the loss is the hinge.": (
             lambda real, fake: ((real - 1).square().mean() + fake.square().mean()) / 2
@@ -71,8 +108,15 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The fake logits have the sign of the real ones: their hinge is max(0, 1 + fake).": (
             lambda real, fake: (F.relu(1 - real).mean() + F.relu(1 - fake).mean()) / 2
         ),
+        "The real logits have the sign of the fake ones: their hinge is max(0, 1 - real).": (
+            lambda real, fake: (F.relu(1 + real).mean() + F.relu(1 + fake).mean()) / 2
+        ),
         "The sign of the loss is flipped.": lambda real, fake: -discriminator_hinge(real, fake),
         "This is the Wasserstein loss; the loss is the hinge.": lambda real, fake: fake.mean() - real.mean(),
+        "This is half of the Wasserstein loss; the loss is the hinge.": (
+            lambda real, fake: (fake.mean() - real.mean()) / 2
+        ),
+        "The loss is zero.": lambda real, fake: torch.zeros((), dtype=real.dtype),
     },
 )
 
@@ -101,6 +145,10 @@ GENERATOR_HINGE = ClosedForm(
         "The logits go through a sigmoid; they enter as they are.": lambda fake: -fake.sigmoid().mean(),
         "The logits go through a tanh; they enter as they are.": lambda fake: -fake.tanh().mean(),
         "Only the highest logit counts; the loss is the mean over all.": lambda fake: -fake.max(),
+        "Only the lowest logit counts; the loss is the mean over all.": lambda fake: -fake.min(),
+        "The median is taken; the loss is the mean.": lambda fake: -fake.median(),
+        "The logits are clamped to [-1, 1]; they enter as they are.": lambda fake: -fake.clamp(-1, 1).mean(),
+        "The loss is zero.": lambda fake: torch.zeros((), dtype=fake.dtype),
         "A constant 1 is added; the loss is linear without one.": lambda fake: 1 - fake.mean(),
         "This is the least-squares loss; the loss is -E[fake].": lambda fake: (fake - 1).square().mean(),
         "This is half the least-squares loss; the loss is -E[fake].": lambda fake: (fake - 1).square().mean() / 2,

@@ -93,7 +93,7 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
             message=outcome.message,
             hint=outcome.hint,
             seconds=round(outcome.seconds, 4),
-            visibility=question.visibility,
+            visibility=question.audiences[outcome.check.name],
         )
         for outcome in outcomes
     ]

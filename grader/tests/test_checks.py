@@ -103,8 +103,8 @@ def test_a_wrong_value_is_explained(value: object, says: str) -> None:
 
 
 def test_right_values_pass_in_any_floating_type() -> None:
-    assert expect(RIGHT, EXPECTED) is kl_standard_normal
-    assert expect(RIGHT.double(), EXPECTED) is kl_standard_normal
+    assert expect(RIGHT, EXPECTED) == 0
+    assert expect(RIGHT.double(), EXPECTED) == 0
 
 
 def test_an_explanation_holds_at_every_input() -> None:
@@ -156,7 +156,7 @@ def test_expected_values_are_never_shown() -> None:
 
 
 def test_missing_and_wrong_gradients_are_explained() -> None:
-    right = EXPECTED.gradients(kl_standard_normal)
+    right = EXPECTED.gradients()
     seen = Observation(RIGHT, {"mu": right["mu"], "logvar": None}, {})
     assert "No gradient reaches logvar." in message(lambda: expect_gradients(seen, EXPECTED))
     seen = Observation(RIGHT, {"mu": right["mu"] * 2, "logvar": right["logvar"]}, {})

@@ -1,0 +1,84 @@
+"""Part 1 on shapes and values that no public check has."""
+
+from __future__ import annotations
+
+import torch
+
+from grader.checks.draw import Draw
+from grader.checks.expect import close, wrong
+from grader.checks.runner import question
+from grader.checks.test_1_1_mlp import decode, discriminate, encode, generate
+from grader.checks.test_1_2_elbo import draw_inputs, expect_bounds
+from grader.checks.test_1_4_gan_step import (
+    DISCRIMINATOR_LOSS,
+    GENERATOR_LOSS,
+    MOVED_DISCRIMINATOR,
+    MOVED_GENERATOR,
+    draw_game,
+    expect_played,
+    play,
+)
+from grader.checks.test_1_5_visualize import PLOT, draw_map
+from grader.engine.launcher import OPTIMIZERS
+from grader.engine.student import Student
+
+SIZES = [((2, 9, 4), 11, 31), ((1, 28, 28), 20, 64), ((6,), 3, 5)]  # x_shape, z_dim, hidden_dim
+BATCH = 3
+
+
+@question("1.1")
+def test_mlp_vae_of_other_sizes(student: Student, draw: Draw) -> None:
+    """Images, latent spaces and hidden layers of other sizes."""
+    for x_shape, z_dim, hidden_dim in SIZES:
+        vae = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
+        encode(vae, draw.uniform(0, 1, BATCH, *x_shape), z_dim)
+        decode(vae, draw.normal(BATCH, z_dim), x_shape)
+
+
+@question("1.2")
+def test_elbo_of_other_sizes(student: Student, draw: Draw) -> None:
+    """Images and priors of other shapes, pixels near 0 and 1, posteriors that are very narrow or far from the prior."""
+    plain = [draw_inputs(draw, (3, 2, 9, 5), 7), draw_inputs(draw, (7, 3), 5, (7, 5)), draw_inputs(draw, (1, 1, 40), 1)]
+    extreme = draw_inputs(draw, (4, 1, 6, 6), 3, (3,)) | {
+        "x": draw.integers(2, 4, 1, 6, 6).float(),
+        "x_reconst": draw.uniform(-9, 9, 4, 1, 6, 6).sigmoid(),
+        "posterior_mean": draw.normal(4, 3, std=20),
+        "posterior_stddev": draw.uniform(-9, 3, 4, 3).exp(),
+    }
+    expect_bounds(student, [*plain, extreme])
+
+
+@question("1.3a")
+def test_generator_of_other_sizes(student: Student, draw: Draw) -> None:
+    """Images, noise and hidden layers of other sizes."""
+    for x_shape, z_dim, hidden_dim in SIZES:
+        generate(student.model.Generator(z_dim, x_shape, hidden_dim), draw.normal(BATCH, z_dim), x_shape)
+
+
+@question("1.3b")
+def test_discriminator_of_other_sizes(student: Student, draw: Draw) -> None:
+    """Images and hidden layers of other sizes."""
+    for x_shape, _, hidden_dim in SIZES:
+        discriminate(student.model.MLPDiscriminator(x_shape, hidden_dim), draw.uniform(0, 1, BATCH, *x_shape))
+
+
+@question("1.4", imports=OPTIMIZERS)
+def test_gan_step_of_other_rates(student: Student, draw: Draw) -> None:
+    """Networks that learn at different rates, in batches of other sizes."""
+    games = [draw_game(draw, 11, 0.1, 0.8), draw_game(draw, 2, 0.9, 0.05), draw_game(draw, 3, 1.5, 1.5)]
+    played = play(student, games)
+    moved = {name: [game.after[name] for game in played] for name in ("discriminator", "generator")}
+    expect_played(DISCRIMINATOR_LOSS, played, [game.losses[0] for game in played], "the discriminator's loss")
+    expect_played(MOVED_DISCRIMINATOR, played, moved["discriminator"], "the discriminator after its step")
+    expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
+    expect_played(MOVED_GENERATOR, played, moved["generator"], "the generator after its step")
+
+
+@question("1.5")
+def test_latent_grid_of_other_sizes(student: Student, draw: Draw) -> None:
+    """Pictures of other sizes, the smallest of two rows: every point of the square in its place."""
+    for rows, bound, shape in [(2, 4.0, (2, 5, 4)), (11, 0.3, (1, 3, 2)), (6, 1.0, (4, 1, 2))]:
+        values = torch.linspace(-bound, bound, rows, dtype=torch.float64)
+        right = torch.stack([values.expand(rows, rows), values.flip(0)[:, None].expand(rows, rows)], dim=-1)
+        if not close(draw_map(student, rows, bound, shape).points, right):
+            raise wrong(f"With rows = {rows} and bound = {bound:g}, images show points that belong elsewhere.", PLOT)
