@@ -14,8 +14,8 @@ from grader.submission import Submission, SubmissionError, read
 from .conftest import Graded, by_id, filled, with_source, write
 
 REST = {
-    "1.1": 8,
-    "1.4": 5,
+    "1.1": 7,
+    "1.4": 6,
     "1.5": 2,
     "2.1b": 9,
     "2.3a": 13,
