@@ -86,21 +86,23 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
         For each pair, the number of the accepted formula that gives the value.
 
     Raises:
-        Failure: about the first value that is not right.
+        Failure: about the value that is not right at the smallest input.
     """
     rights = [expected.values() for _, expected in results]
     judged = [
         (tensor(actual, tuple(values[0].shape), what.capitalize()), expected)
         for (actual, expected), values in zip(results, rights, strict=True)
     ]
-    formulas = []
-    for (got, expected), values in zip(judged, rights, strict=True):
-        formula = next((which for which, value in enumerate(values) if close(got, value)), None)
-        if formula is None:
-            where = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
-            raise wrong(where, explain(judged))
-        formulas.append(formula)
-    return formulas
+    formulas = [
+        next((which for which, value in enumerate(values) if close(got, value)), None)
+        for (got, _), values in zip(judged, rights, strict=True)
+    ]
+    failed = [pair for pair, formula in zip(judged, formulas, strict=True) if formula is None]
+    if failed:
+        got, expected = min(failed, key=lambda pair: sum(x.numel() for x in pair[1].inputs.values()))
+        where = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
+        raise wrong(where, explain(judged))
+    return [formula for formula in formulas if formula is not None]
 
 
 def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]], what: str) -> None:
@@ -113,7 +115,7 @@ def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]]
         what: what comes back, in the middle of a sentence.
 
     Raises:
-        Failure: if a call has no result, or about the first value that is not right.
+        Failure: if a call has no result, or about the value that is not right at the smallest input.
     """
     results = call_each(function, cases)
     expect_all([(value, form.at(**inputs)) for value, inputs in zip(results, cases, strict=True)], what)

@@ -1,0 +1,1 @@
+"""A whole class: who handed in what, grading them all, and the files that go back."""
