@@ -7,7 +7,7 @@ of one, are exactly normal; the others have bounds that hold at every sample siz
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,8 +60,11 @@ def expect_distinct(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) 
         raise wrong(f"{what} is zero: nothing random was added.")
     if float(noise.max() - noise.min()) < 1e-3:
         raise wrong(f"{what} is the same number everywhere, {float(noise.mean()):.4g}: nothing random was added.")
-    for name, slice_rows in _slices(noise, axes).items():
-        _expect_distinct(slice_rows, name, what)
+    alike = {name: _alike(rows, name) for name, rows in _slices(noise, axes).items()}
+    name = max(alike, key=lambda name: float(alike[name].abs().mean()))  # sharing along one axis shows in others too
+    if bool(alike[name].any()):
+        flipped = "" if bool((alike[name] > 0).any()) else ", with the sign flipped"
+        raise wrong(f"{what} is shared: one {name} has the same noise as another{flipped}.", _own_noise(name))
 
 
 def _slices(noise: Tensor, axes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -83,19 +86,19 @@ class Moments:
         return all(_standard(noise[part]) for x in by for part in _halves(x.expand_as(noise)))
 
 
-def expect_moments(drawn: Tensor, right: Moments, mistaken: Mapping[str, Moments], what: str) -> None:
+def expect_moments(drawn: Tensor, right: Moments, mistaken: Callable[[], Mapping[str, Moments]], what: str) -> None:
     """Explain numbers of a wrong mean or standard deviation, if a known mistake does; the check proper comes after.
 
     Args:
         drawn: the numbers, in float64.
         right: their right moments.
-        mistaken: wrong moments, by the sentence that says what was done.
+        mistaken: gives wrong moments, by the sentence that says what was done.
         what: what the numbers are, to begin a sentence with.
     """
     by = right.mean, right.std
     if right.fit(drawn, by):
         return
-    for sentence, moments in mistaken.items():
+    for sentence, moments in mistaken().items():
         if moments.fit(drawn, by):
             raise wrong(f"{what} does not have the right mean and standard deviation.", sentence)
 
@@ -136,20 +139,18 @@ def _own_noise(name: str) -> str:
     return f"Draw noise of the full shape, so that every {name} gets its own."
 
 
-def _expect_distinct(rows: Tensor, name: str, what: str) -> None:
-    """No two slices are the same up to sign; right noise fails this with a probability below 1e-100.
+def _alike(rows: Tensor, name: str) -> Tensor:
+    """Which pairs of rows (n, m) are the same: 1, up to their sign: -1, or neither: 0, as (n, n) with a zero diagonal.
 
-    The correlation of two slices of FEWEST numbers exceeds SAME with a probability below (1 - SAME^2)^(FEWEST / 2 - 1).
+    Rows of right noise are neither, but with a probability below 1e-100: the correlation of two slices of FEWEST
+    numbers exceeds SAME with a probability below (1 - SAME^2)^(FEWEST / 2 - 1).
     """
     if rows.shape[1] < FEWEST:
         raise ValueError(f"slices along {name} have {rows.shape[1]} numbers; {FEWEST} are needed to tell them apart")
     lengths = rows.norm(dim=1)
-    shares = _inner_products(rows).abs() / (SAME * lengths[:, None] * lengths[None, :])
-    if not within(f"correlations by {name}, at a rate below 1e-100", float(shares.nan_to_num().max())):
-        raise wrong(
-            f"{what} is shared: one {name} has the same noise as another.",
-            _own_noise(name),
-        )
+    shares = (_inner_products(rows) / (SAME * lengths[:, None] * lengths[None, :])).nan_to_num()
+    within(f"correlations by {name}, at a rate below 1e-100", float(shares.abs().max()))
+    return shares.sign() * (shares.abs() >= 1)
 
 
 def _expect_mean(noise: Tensor, count: int, what: str) -> None:

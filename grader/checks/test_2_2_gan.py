@@ -30,9 +30,8 @@ def _off_kinks(logits: Tensor) -> Tensor:
 
 
 def draw_around_margins(draw: Draw, *shape: int) -> dict[str, Tensor]:
-    """Real and fake logits on both sides of their margins, with means beyond them: a hinge of the mean costs nothing."""
-    logits = draw_logits(draw, *shape), draw_logits(draw, *shape)
-    real, fake = (x - x.mean() for x in logits)
+    """Real and fake logits on both sides of their margins, with means beyond them: the mean alone costs nothing."""
+    real, fake = (x - x.mean() for x in (draw_logits(draw, *shape), draw_logits(draw, *shape)))
     return {"real": _off_kinks(real + 1.5), "fake": _off_kinks(fake - 1.5)}
 
 

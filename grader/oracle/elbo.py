@@ -86,6 +86,8 @@ REDUCTIONS = {
     "The KL divergence is averaged over the latent variables; it is to be summed over them.": bound(
         over_latents=mean_of_all
     ),
+    "The KL divergence is averaged over the latent variables and added to the log-likelihood; it is to be summed over "
+    "them, and subtracted.": bound(over_latents=lambda values: -mean_of_all(values)),
     "Pixels and latent variables are averaged; both are to be summed.": bound(
         over_pixels=mean_of_all, over_latents=mean_of_all
     ),
@@ -122,6 +124,13 @@ SIGNS = {
         over_pixels=scaled(1 / math.log(2)), over_latents=scaled(1 / math.log(2))
     ),
 }
+
+
+def _added(epsilon: float) -> Formula:
+    """The log-likelihood with a number added inside its logarithms."""
+    return lambda x, x_reconst: x * (x_reconst + epsilon).log() + (1 - x) * (1 - x_reconst + epsilon).log()
+
+
 LIKELIHOODS: dict[str, Formula] = {
     "x and x_reconst are swapped: the logarithms belong to x_reconst, the weights are x and 1 - x.": (
         # with the logarithms bounded as in F.binary_cross_entropy, which is how this is written
@@ -155,6 +164,10 @@ LIKELIHOODS: dict[str, Formula] = {
     "Grey pixels are rounded; they enter as they are, as probabilities.": (
         lambda x, x_reconst: log_bernoulli(x.round(), x_reconst)
     ),
+    **{
+        f"A number as large as {epsilon:g} is added inside the logarithms; 1e-5 at most may be.": _added(epsilon)
+        for epsilon in (1e-2, 1e-3, 1e-4)
+    },
     "The log-likelihood is halved.": lambda x, x_reconst: log_bernoulli(x, x_reconst) / 2,
     "The squared error stands where the log-likelihood of Bernoulli pixels belongs.": (
         lambda x, x_reconst: -(x - x_reconst).square()

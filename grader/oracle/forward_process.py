@@ -36,6 +36,10 @@ def q_sample(schedule: Schedule) -> ClosedForm:
             ),
             "The square root of alphas_cumprod is missing in the weight of x_start.": mix(abar, (1 - abar).sqrt()),
             "The square root is missing in the weight of the noise.": mix(abar.sqrt(), 1 - abar),
+            "The weight of the noise is 1 - sqrt(alphas_cumprod); the root is to be taken of the difference.": mix(
+                abar.sqrt(), 1 - abar.sqrt()
+            ),
+            "x_start is divided by its weight; it is to be multiplied by it.": mix(abar**-0.5, (1 - abar).sqrt()),
             "The two weights are swapped, or x_start and noise are.": mix((1 - abar).sqrt(), abar.sqrt()),
             "The noise is subtracted; it is added.": mix(abar.sqrt(), -(1 - abar).sqrt()),
             "x_start keeps its full size; its weight is sqrt(alphas_cumprod).": mix(

@@ -83,6 +83,9 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The sum over the patches is taken; the loss is the mean over every logit.": (
             lambda real, fake: discriminator_hinge(real, fake) * real[0].numel()
         ),
+        "The sum over the batch is taken; the loss is the mean over every logit.": (
+            lambda real, fake: discriminator_hinge(real, fake) * len(real)
+        ),
         "The margin is 2; it is 1.": lambda real, fake: (F.relu(2 - real).mean() + F.relu(2 + fake).mean()) / 2,
         "Both terms share one hinge; each has its own.": shared_hinge,
         "The logits go through a sigmoid before the hinge; they enter as they are.": (
@@ -139,6 +142,10 @@ GENERATOR_HINGE = ClosedForm(
         "The sum over the patches is taken; the loss is the mean over every logit.": (
             lambda fake: -fake.mean() * fake[0].numel()
         ),
+        "The sum over the batch is taken; the loss is the mean over every logit.": (
+            lambda fake: -fake.mean() * len(fake)
+        ),
+        "The logits are squared; the loss is linear.": lambda fake: -fake.square().mean(),
         "The hinge of the discriminator stands here; the generator's loss is -E[fake].": (
             lambda fake: F.relu(1 + fake).mean()
         ),

@@ -24,7 +24,7 @@ from grader.submission import Submission
 
 from .conftest import EXACT, Graded, by_id, filled, run_check, with_source
 
-SEEDS = 25  # `make bench-seeds` runs more
+SEEDS = 25  # `make calibrate` runs more
 
 
 def message(call: Callable[[], object]) -> str:
@@ -196,7 +196,7 @@ def test_right_noise_passes(seed: int) -> None:
         (lambda x: x[:1].expand_as(x), "one image has the same noise as another"),
         (lambda x: x[:, :1].expand_as(x), "one channel has the same noise as another"),
         (lambda x: x[:, :, :1].expand_as(x), "one pixel has the same noise as another"),
-        (lambda x: torch.cat([x[:32], -x[:32]]), "one image has the same noise as another"),
+        (lambda x: torch.cat([x[:32], -x[:32]]), "one image has the same noise as another, with the sign flipped."),
         (lambda x: (x + x.roll(1, 0)) / math.sqrt(2), "one image can be told from another"),
         (lambda x: torch.erf(x / math.sqrt(2)) * math.sqrt(3), "not normally distributed"),
         (lambda x: x.clamp(-3.2, 3.2), "leaves [-3.5, 3.5] too rarely"),
