@@ -1,1 +1,1 @@
-"""Measurements, run as commands: `make bench-grade`, `make bench-seeds`."""
+"""Measurements, run as commands: `make bench-grade`, `make calibrate`."""
