@@ -34,7 +34,7 @@ from .mutants import Mutant, mutants_of, solution_blocks
 from .proofs import ProofError, load_proofs, proved
 
 MUTANT_SECONDS = 2.0  # for a call of a mutant; the solution's take less than a tenth
-COLUMNS = ("right", "wrong", "named", "untrue", "mutants", "killed", "equivalent", "surviving")
+COLUMNS = ("right", "wrong", "named", "untrue", "mutants", "killed", "proved", "survive")
 T = TypeVar("T")
 
 

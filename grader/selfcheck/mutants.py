@@ -11,7 +11,7 @@ import builtins
 import difflib
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
@@ -124,16 +124,16 @@ def mutants_of(question: Question) -> list[Mutant]:
     return found
 
 
-def mutations(code: str) -> list[Mutation]:
-    """What every operator makes of some code, in the order of the operators; no two, and none and `code`, are equal.
+def mutations(code: str, operators: Mapping[str, Operator] = OPERATORS) -> list[Mutation]:
+    """What operators make of some code, in the order of the operators; no two, and none and `code`, are equal.
 
     Code is equal if its syntax tree is. Raises libcst.ParserSyntaxError if `code` is no Python.
     """
     tree = Tree(code)
     seen, found = {_syntax(code)}, []
-    for name, operator in OPERATORS.items():
+    for name, operate in operators.items():
         for node in tree.nodes:
-            for change in operator(node, tree):
+            for change in operate(node, tree):
                 text = tree.with_change(node, change)
                 if (syntax := _syntax(text)) not in seen:
                     seen.add(syntax)
