@@ -1,0 +1,412 @@
+"""What a class handed in, from a folder or an archive of any of the usual systems: one entry a student.
+
+Everything about a download is hostile: names, paths, archives. A hand-in that cannot be read is the `error` of its
+student, as a sentence, and never that of the class. Nothing is written to disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from grader.assignment import student_files
+
+from .archives import (
+    LINK,
+    MAX_BYTES,
+    BadArchive,
+    Budget,
+    Member,
+    archive_members,
+    folder_members,
+    is_archive,
+    is_litter,
+    one_line,
+)
+from .entry import Entry
+from .layouts import METADATA, IntakeError, Layout, Person, Piece, from_template, has_code, named_layout, recognise
+from .roster import Listed, match, read_roster
+
+__all__ = ["Intake", "IntakeError", "intake"]
+
+MAX_DEPTH = 3  # archives within archives
+MAX_CODE_BYTES = 1 << 20  # of one file; what is over MAX_FILE_BYTES is left out later, and this is no archive's bomb
+MAX_STUDENT = 80  # characters
+MAX_STUDENT_BYTES = 200  # which leaves room for a suffix on every file system
+SHOWN = 5  # names in a sentence
+NOTHING = "Nothing was handed in."
+RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|clock\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Intake:
+    """A class.
+
+    Attributes:
+        entries: everybody, sorted by student.
+        layout: how the download is laid out, in words.
+        notes: sentences on what belongs to nobody, and on who is on one list only.
+    """
+
+    entries: list[Entry]
+    layout: str
+    notes: list[str]
+
+
+@dataclass
+class HandIn:
+    """What one student handed in, before it is read.
+
+    Attributes:
+        person: who.
+        parts: the files, and what their places say.
+        attempt: number of the newest attempt, as far as the system says.
+        notes: as of `Entry`.
+    """
+
+    person: Person
+    parts: list[tuple[Piece, Member]] = field(default_factory=list)
+    attempt: int = 1
+    notes: list[str] = field(default_factory=list)
+
+
+def intake(path: Path, layout: str | None = None, template: str | None = None, roster: Path | None = None) -> Intake:
+    """Read a class.
+
+    Args:
+        path: a folder, or a zip or tar.
+        layout: canvas, moodle, gradescope, github or folders; recognised by default.
+        template: a pattern of paths like {login}_{attempt}_{file}, in place of a layout.
+        roster: a CSV file that lists everybody.
+
+    Raises:
+        IntakeError: if `path` is no class, or another argument is of no use; the message says what to do.
+    """
+    listed = read_roster(roster) if roster else []
+    with ExitStack() as files:
+        members, litter = _download(path, files)
+        members, litter = _unwrapped(members, litter)
+        found = _layout(path, members, litter, layout, template, listed)
+        hand_ins, strays = _sorted_out(members, found)
+        if not hand_ins:
+            raise IntakeError(
+                f"{one_line(str(path))} holds nothing that is a student's as {found.said}; give the folder or archive "
+                "that the system made, or a template."
+            )
+        entries = _entries(hand_ins)
+    notes = [f"{one_line(stray)} is nobody's; it was left out." for stray in strays[:SHOWN]]
+    if strays[SHOWN:]:
+        notes.append(f"{len(strays) - SHOWN} more files are nobody's; they were left out.")
+    if roster:
+        entries, more = _with_roster(entries, listed)
+        notes += more
+    return Intake(sorted(entries, key=lambda entry: entry.student), found.said, notes)
+
+
+# ---------------------------------------------------------------- the download
+
+
+def _download(path: Path, files: ExitStack) -> tuple[list[Member], list[str]]:
+    """The files of a download, and the litter that was passed over. Raises IntakeError."""
+    shown = one_line(str(path))
+    if path.is_dir():
+        return folder_members(path)
+    try:
+        file = files.enter_context(path.open("rb"))
+    except FileNotFoundError:
+        raise IntakeError(f"{shown} does not exist; give the folder or archive with what was handed in.") from None
+    except OSError as error:
+        raise IntakeError(f"{shown} cannot be read ({error.strerror}).") from error
+    try:
+        members = archive_members(file, path.name, Budget(float("inf"), float("inf")), large=True)
+    except BadArchive as error:
+        raise IntakeError(f"{error} Give a folder, a zip or a tar.") from error
+    litter = [member.path for member in members if is_litter(member.path)]
+    return [member for member in members if not is_litter(member.path)], litter
+
+
+def _unwrapped(members: list[Member], litter: list[str]) -> tuple[list[Member], list[str]]:
+    """The same without folders that hold all the rest, as long as they are no student's."""
+    while True:
+        tops = {member.path.partition("/")[0] for member in members}
+        inner = [member.path.partition("/")[2] for member in members]
+        within = {path.partition("/")[0] for path in inner}
+        if len(tops) != 1 or not all(inner) or has_code(inner):
+            return members, litter
+        if len(within) == 1 and recognise([*inner], [], lambda: b"{}").name in ("folders", "github"):
+            return members, litter
+        top = f"{tops.pop()}/"
+        members = [replace(member, path=path) for member, path in zip(members, inner, strict=True)]
+        litter = [path.removeprefix(top) for path in litter]
+
+
+def _layout(
+    path: Path,
+    members: Sequence[Member],
+    litter: Sequence[str],
+    layout: str | None,
+    template: str | None,
+    listed: Sequence[Listed],
+) -> Layout:
+    """The layout that was asked for, or the one it is. Raises IntakeError."""
+    paths = [member.path for member in members]
+    logins = {row.keys["login"] for row in listed if "login" in row.keys}
+
+    def metadata() -> bytes:
+        try:
+            return next(m for m in members if m.path == METADATA).read(MAX_BYTES, Budget())
+        except BadArchive as error:
+            raise IntakeError(f"{error} Export the submissions again.") from error
+
+    if template:
+        return from_template(template)
+    if layout:
+        return named_layout(layout, paths, litter, metadata, logins)
+    if has_code(paths):
+        shown = one_line(str(path))
+        raise IntakeError(
+            f"{shown} is one submission, and no class; give the folder or archive that holds everybody's."
+        )
+    return recognise(paths, litter, metadata, logins)
+
+
+def _sorted_out(members: Iterable[Member], layout: Layout) -> tuple[dict[str, HandIn], list[str]]:
+    """What everybody handed in, by owner, and the paths that are nobody's."""
+    hand_ins = {owner: HandIn(person, [], *more) for owner, (person, *more) in layout.people.items()}
+    strays = []
+    for member in members:
+        pieces = layout.place(member.path)
+        for piece in pieces:
+            hand_ins.setdefault(piece.owner, HandIn(piece.person)).parts.append((piece, member))
+        if not pieces and member.path != METADATA:
+            strays.append(member.path)
+    return hand_ins, strays
+
+
+# ---------------------------------------------------------------- one student
+
+
+def _entries(hand_ins: Mapping[str, HandIn]) -> list[Entry]:
+    names = file_names({owner: hand_in.person.label for owner, hand_in in hand_ins.items()})
+    contents: dict[tuple[int, ...], Contents] = {}  # a group hands in once
+    entries = []
+    for owner, hand_in in hand_ins.items():
+        members, attempt, older = _newest(hand_in)
+        same = tuple(id(member) for _, member in hand_in.parts)
+        read = contents.get(same) or contents.setdefault(same, read_hand_in(members))
+        entries.append(
+            Entry(
+                student=names[owner],
+                name=hand_in.person.name,
+                keys=hand_in.person.keys,
+                files=read.files,
+                late=any(piece.late for piece, _ in hand_in.parts if piece.attempt == attempt or not older),
+                attempt=max(hand_in.attempt, attempt),
+                notes=[*hand_in.notes, *older, *read.notes],
+                error=read.error,
+                members=list(hand_in.person.members),
+            )
+        )
+    return entries
+
+
+def _newest(hand_in: HandIn) -> tuple[list[Member], int, list[str]]:
+    """The files of the newest attempt under their own names, its number, and notes on what is older."""
+    newest = max((piece.attempt for piece, _ in hand_in.parts), default=1)
+    left = sorted({piece.attempt for piece, _ in hand_in.parts} - {newest})
+    notes = [f"Not counted: attempt {', '.join(map(str, left))}; attempt {newest} is newer."] if left else []
+    parts = [(piece, member) for piece, member in hand_in.parts if piece.attempt == newest]
+    versions = {
+        file: max(piece.version for piece, _ in parts if piece.file == file) for file in {p.file for p, _ in parts}
+    }
+    older = [member.name for piece, member in parts if piece.version < versions[piece.file]]
+    if older:
+        notes.append(f"Not counted: {_listing(older)}; there is a newer one.")
+    again = max((count for count, _ in versions.values()), default=0)
+    members = [replace(member, path=piece.file) for piece, member in parts if piece.version == versions[piece.file]]
+    return members, newest + again, notes
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was in a hand-in; attributes as of `Entry`."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    error: str = ""
+
+
+def read_hand_in(members: Sequence[Member]) -> Contents:
+    """The Python files of a hand-in: those in the folder that holds the most of the assignment's."""
+    if not members:
+        return Contents(error=NOTHING)
+    budget = Budget()
+    try:
+        budget.count(len(members), "What was handed in")
+        found, failures = _opened(_visible(members), budget)
+    except BadArchive as error:
+        return Contents(error=str(error))
+    odd = [f"{one_line(member.path)} was left out: {member.odd}." for member in found if member.odd]
+    usable = [member for member in found if not member.odd]
+    if not any(member.name in student_files() for member in usable):
+        none = f"None of {', '.join(student_files())} was handed in; ask for these files."
+        return Contents(notes=[*failures[1:], *odd[:SHOWN], *_strays(usable)], error=[*failures, none][0])
+    chosen, taken = _chosen(usable)
+    strays = [member for member in usable if member not in chosen]
+    notes = [*failures, *odd[:SHOWN], *taken, *_strays(strays)]
+    if clash := _clash(chosen, found):
+        return Contents(notes=notes, error=clash)
+    try:
+        return Contents({member.name: member.read(MAX_CODE_BYTES, budget) for member in chosen}, notes)
+    except BadArchive as error:
+        return Contents(notes=notes, error=str(error))
+
+
+def _visible(members: Iterable[Member]) -> list[Member]:
+    """Members without what systems hide."""
+    return [m for m in members if not is_litter(m.path) and not any(p.startswith(".") for p in m.path.split("/"))]
+
+
+def _opened(members: list[Member], budget: Budget) -> tuple[list[Member], list[str]]:
+    """Members with those of archives, which are opened as long as files of the assignment are missing.
+
+    Returns:
+        The members, and sentences on the archives that could not be read.
+    """
+    failures: list[str] = []
+    for _ in range(MAX_DEPTH):
+        archives = [member for member in members if is_archive(member.path) and not member.odd]
+        if not archives or {member.name for member in members if not member.odd} >= set(student_files()):
+            break
+        members = [member for member in members if member not in archives]
+        for archive in archives:
+            try:
+                members += _inside(archive, budget)
+            except BadArchive as error:
+                failures.append(str(error))
+    return members, failures
+
+
+def _inside(archive: Member, budget: Budget) -> list[Member]:
+    """The members of an archive, below its own path. Raises BadArchive, also for a hostile name among them."""
+    shown = one_line(archive.path)
+    inside = archive_members(io.BytesIO(archive.read(MAX_BYTES, budget)), archive.path, budget)
+    for member in inside:
+        if member.odd and member.odd != LINK:
+            raise BadArchive(f"{shown} holds {one_line(member.path)}, but {member.odd}; pack the files again.")
+    if not (inside := _visible(inside)):
+        raise BadArchive(f"{shown} holds no files; hand it in again.")
+    return [replace(member, path=f"{archive.path}/{member.path}") for member in inside]
+
+
+def _chosen(members: Sequence[Member]) -> tuple[list[Member], list[str]]:
+    """The Python files that count, and notes on those taken from elsewhere."""
+    homes = Counter(folder for folder, name in {(m.folder, m.name) for m in members} if name in student_files())
+    home = min(homes, key=lambda folder: (-homes[folder], folder.count("/"), len(folder), folder))
+    chosen = [member for member in members if member.folder == home and member.name.endswith(".py")]
+    notes = []
+    for name in set(student_files()) - {member.name for member in chosen}:
+        elsewhere = [member for member in members if member.name == name]
+        if len(elsewhere) == 1:
+            chosen += elsewhere
+            notes.append(f"{name} was taken from {one_line(elsewhere[0].folder) or 'beside the others'}.")
+    return chosen, sorted(notes)
+
+
+def _clash(chosen: Sequence[Member], members: Sequence[Member]) -> str:
+    """A sentence on files that cannot lie in one folder; "" if all can."""
+    folders = {"/".join(parts[:i]) for m in members for parts in [m.path.split("/")] for i in range(1, len(parts))}
+    seen: dict[str, str] = {}
+    for member in chosen:
+        alike = unicodedata.normalize("NFC", member.name).casefold()
+        if alike in seen:
+            both = f"{one_line(seen[alike])} and {one_line(member.name)} are one name on most systems"
+            what = f"{one_line(member.name)} is there twice" if seen[alike] == member.name else both
+            return f"{what}; hand in one of them."
+        if member.path in folders:
+            return f"{one_line(member.name)} is both a file and a folder; hand in the file alone."
+        seen[alike] = member.name
+    return ""
+
+
+def _strays(members: Sequence[Member]) -> list[str]:
+    """A note on what does not count."""
+    return [f"Left out: {_listing([member.path for member in members])}."] if members else []
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(one_line(name, 60) for name in names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if names[SHOWN:] else shown
+
+
+# ---------------------------------------------------------------- names
+
+
+def file_names(labels: Mapping[str, str]) -> dict[str, str]:
+    """Names that are safe for files on any system and differ in more than case, by owner.
+
+    Args:
+        labels: what each is made from, by owner. An owner's name is the same from run to run; where two would be
+            the same, both get a few digits of their owner's digest.
+    """
+    names = {owner: _file_name(label) for owner, label in labels.items()}
+    digits = 6
+    while shared := {name for name, count in Counter(map(_alike, names.values())).items() if count > 1}:
+        for owner, name in names.items():
+            if _alike(name) in shared:
+                digest = hashlib.sha256(owner.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+                names[owner] = f"{_file_name(labels[owner], digits + 1)}-{digest}"
+        digits += 6
+    return names
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _file_name(label: str, room: int = 0) -> str:
+    """A label with letters, digits and a few signs only, and `room` for characters after it."""
+    kept = "".join(
+        c if c.isalnum() or c in "-_.@" or unicodedata.category(c) == "Mn" else "_"
+        for c in unicodedata.normalize("NFC", label)
+    )
+    kept = re.sub(r"__+", "_", kept).strip("._- ")[: MAX_STUDENT - 1 - room]
+    kept = kept.encode("utf-8", "replace")[: MAX_STUDENT_BYTES - room].decode("utf-8", "ignore").strip("._- ")
+    return f"_{kept}" if RESERVED.fullmatch(kept) else kept or "student"
+
+
+# ---------------------------------------------------------------- the roster
+
+
+def _with_roster(entries: list[Entry], listed: Sequence[Listed]) -> tuple[list[Entry], list[str]]:
+    """Entries with what the roster knows of each, those who handed in nothing, and notes on who is not on it."""
+    rows = match(entries, listed)
+    merged = [_merged(entry, listed[rows[i]]) if i in rows else entry for i, entry in enumerate(entries)]
+    missing = [listed[i] for i in sorted(set(range(len(listed))) - set(rows.values()))]
+    owners = {f"roster {i} {row.label}": row for i, row in enumerate(missing)}
+    names = file_names(
+        {f"entry {entry.student}": entry.student for entry in entries} | {o: r.label for o, r in owners.items()}
+    )
+    merged = [replace(entry, student=names[f"entry {entry.student}"]) for entry in merged]
+    merged += [
+        Entry(names[owner], row.name or row.label, _keys(row), error=NOTHING, attempt=0)
+        for owner, row in owners.items()
+    ]
+    unknown = [entry.name for i, entry in enumerate(entries) if i not in rows]
+    return merged, [f"Not on the roster: {_listing(unknown)}."] if unknown else []
+
+
+def _keys(row: Listed) -> dict[str, str]:
+    return row.keys | ({"sid": row.id} if row.id and "sid" not in row.keys else {})
+
+
+def _merged(entry: Entry, row: Listed) -> Entry:
+    """An entry with the keys of its row, and its name, which a system spells better there than in a file name."""
+    return replace(entry, name=row.name or entry.name, keys=_keys(row) | entry.keys, late=entry.late or row.late)

@@ -1,0 +1,230 @@
+"""Grades a class: every content once, on several processes, each of which starts workers of its own.
+
+What student code may do to a worker, it does to a worker; a process of the pool that dies all the same is replaced,
+and what it was grading is graded again. That never becomes a grade.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+from grader.assignment import REPOSITORY, pristine
+from grader.rubric import load, seen_by, select
+
+from .entry import Entry
+from .store import Store
+
+ATTEMPTS = 3  # of a submission whose process dies
+IN_FLIGHT = 2  # submissions a process has at hand, so that none waits for the parent
+DECIDES = ("grader/*.py", "grader/*.toml", "grader/checks/**/*.py", "grader/oracle/*.py", "grader/engine/*.py")
+DECIDES_TOO = ("grader/report/result.py", "data/*.py", "data/*.png")
+NOT_CODE = ("seconds",)
+
+
+class GradingError(Exception):
+    """A submission could not be graded for reasons of ours; the message says which."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of every submission of a class.
+
+    Attributes:
+        seed: of the inputs that the checks draw.
+        device: where student code computes.
+        audience: the checks to run, those that these may see.
+        only: questions, as of `rubric.select`.
+        training: whether to train models.
+    """
+
+    seed: int
+    device: str = "cpu"
+    audience: str = "ta"
+    only: str = ""
+    training: bool = True
+
+    @property
+    def text(self) -> str:
+        """One line that names them, and what grades: the same text, the same results."""
+        return json.dumps(asdict(self) | {"grader": grader_digest()}, sort_keys=True)
+
+
+@cache
+def grader_digest() -> str:
+    """A digest of everything that decides about a result: checks, oracle, engine, rubric, data and handout."""
+    digest = hashlib.sha256()
+    paths = {path for pattern in (*DECIDES, *DECIDES_TOO) for path in REPOSITORY.glob(pattern)}
+    parts = {str(path.relative_to(REPOSITORY)): path.read_bytes() for path in paths}
+    parts |= {f"pristine/{name}": text.encode() for name, text in pristine().items()}
+    for name, content in sorted(parts.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def key_of(files: Mapping[str, bytes], settings: Settings) -> str:
+    """The key of a result: a digest of a submission's files and of what it is asked."""
+    digest = hashlib.sha256(settings.text.encode())
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogatepass") + content)
+    return digest.hexdigest()
+
+
+def shard(keys: Sequence[str], number: int, count: int) -> list[str]:
+    """The keys of one of `count` shards, numbered from 0; the same keys whoever asks."""
+    return [key for key in keys if int(key[:12], 16) % count == number]
+
+
+# ---------------------------------------------------------------- in a process of the pool
+
+_launcher: Any = None
+
+
+def _begin(device: str) -> None:
+    """Make a process of the pool ready: torch here and in its zygote, side by side."""
+    global _launcher
+    os.environ["OMP_NUM_THREADS"] = "1"  # a core a process; torch reads it once
+    from grader.engine.launcher import OPTIMIZERS, default_launcher
+
+    _launcher = default_launcher(device)
+    _launcher.require(OPTIMIZERS)
+    atexit.register(_launcher.close)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any]:
+    """Grade one submission. Returns the fields of its results.json, without a name."""
+    from grader.grading import grade
+    from grader.submission import SubmissionError, from_files
+
+    if _launcher is None:
+        _begin(settings.device)
+    questions = select(seen_by(load(), settings.audience), settings.only)
+    try:
+        submission = from_files("", files)
+    except SubmissionError as error:
+        return {"error": str(error)}
+    return asdict(grade(submission, questions, _launcher, settings.seed, training=settings.training))
+
+
+# ---------------------------------------------------------------- in the parent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be graded.
+
+    Attributes:
+        keys: of the results, by student; those of whom nothing can be graded are left out.
+        waiting: the contents that have no result yet, by key.
+    """
+
+    keys: dict[str, str]
+    waiting: dict[str, Mapping[str, bytes]]
+
+
+def plan(
+    entries: Sequence[Entry],
+    settings: Settings,
+    store: Store,
+    regrade: Sequence[str] = (),
+    only_shard: tuple[int, int] | None = None,
+) -> Plan:
+    """Note a run in the store, and find what it has to grade: every content once.
+
+    Args:
+        entries: the class.
+        settings: what is asked.
+        store: the results so far.
+        regrade: students whose results are forgotten first.
+        only_shard: number and count, to leave the other shards to others.
+    """
+    handed_in = [entry for entry in entries if not entry.error]
+    keys = {entry.student: key_of(entry.files, settings) for entry in handed_in}
+    contents = {keys[entry.student]: entry.files for entry in handed_in}
+    store.begin(settings.text, keys)
+    store.forget(keys[student] for student in regrade if student in keys)
+    known = store.known()
+    waiting = [key for key in contents if key not in known]
+    if only_shard is not None:
+        waiting = shard(waiting, *only_shard)
+    return Plan(keys, {key: contents[key] for key in waiting})
+
+
+def carry_out(
+    planned: Plan, settings: Settings, store: Store, jobs: int, progress: Callable[[dict[str, Any]], None]
+) -> None:
+    """Grade what waits; results go to the store as they come, and `progress` is told each.
+
+    Raises:
+        GradingError: if a submission could not be graded in ATTEMPTS, once all others are.
+        StoreError: if results cannot be kept.
+    """
+    for key, result in grade_contents(planned.waiting, settings, jobs):
+        store.save(key, result)
+        progress(result)
+
+
+def grade_contents(
+    contents: Mapping[str, Mapping[str, bytes]], settings: Settings, jobs: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Grade contents by key on a pool of processes, and give each result as it comes. Raises GradingError."""
+    attempts, lost = dict.fromkeys(contents, 0), 0
+    waiting = list(contents)
+    while waiting:
+        suspects = [key for key in waiting if attempts[key]]  # one of them ended a process: each gets one to itself
+        batch, several = (suspects[:1], 1) if suspects else (waiting, jobs)
+        try:
+            for key, result in _on_a_pool({key: contents[key] for key in batch}, settings, several):
+                waiting.remove(key)
+                yield key, result
+        except _PoolDied as died:
+            for key in died.keys:
+                attempts[key] += 1
+                if attempts[key] == ATTEMPTS:
+                    waiting.remove(key)
+                    lost += 1
+    if lost:
+        raise GradingError(
+            f"{lost} submissions could not be graded: the process that graded them died {ATTEMPTS} times. Run the "
+            "same command again; if it happens again, there may be too little memory."
+        )
+
+
+class _PoolDied(Exception):
+    """A process of a pool died; `keys` are what it may have been grading."""
+
+    def __init__(self, keys: list[str]):
+        super().__init__()
+        self.keys = keys
+
+
+def _on_a_pool(
+    contents: Mapping[str, Mapping[str, bytes]], settings: Settings, jobs: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Grade contents, with few in flight, so that memory does not grow with their number. Raises _PoolDied."""
+    waiting, running = list(contents), dict[Future, str]()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, (settings.device,)) as pool:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs * IN_FLIGHT:
+                    running[pool.submit(grade_files, contents[waiting[0]], settings)] = waiting.pop(0)
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    result = future.result()
+                    yield running.pop(future), result
+        except BrokenProcessPool:
+            raise _PoolDied(list(running.values())) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
