@@ -11,11 +11,14 @@ SEED ?= 0
 AUDIENCE ?=
 ATTEMPT ?=
 OUT ?= homework.zip
+TORCH_INDEX ?=
+LEADERBOARD ?= no
 DEVICE ?= cpu
 FAIL_UNDER ?= 0
 TRAINING ?= yes
 ONLY ?=
-SEEDS ?= 200
+HTML ?=
+SEEDS ?=
 SCHEDULE ?= reduced
 MNIST ?= mnist
 CIFAR10 ?= cifar10
@@ -33,16 +36,19 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test lint doctor handout release figures bench-grade bench-seeds bench-train bench-training bench-workers lock clean
+.PHONY: help grade test selfcheck lint doctor handout release gradescope figures calibrate bench-grade bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json SEED=0 AUDIENCE=student ATTEMPT=1 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
-	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
+grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json HTML=report.html SEED=0 AUDIENCE=student ATTEMPT=1 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
+	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" $(if $(HTML),--html "$(HTML)") --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
 
 test: $(DEV) ## Test the grader itself: TESTS=grader/tests
 	$(RUN) -m pytest $(TESTS)
+
+selfcheck: $(DEV) ## Grade the bank and mutants of the solution: what the checks miss; ONLY=2.1a SEED=0
+	@$(RUN) -m grader.selfcheck --only "$(ONLY)" --seed "$(SEED)"
 
 lint: $(DEV) ## Check style and types
 	$(RUN) -m ruff check .
@@ -58,20 +64,23 @@ handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that
 release: $(CORE) ## Make what students download: OUT=homework.zip
 	@$(RUN) -m grader release --out "$(OUT)"
 
+gradescope: $(CORE) ## Make the autograder for Gradescope: OUT=autograder.zip TORCH_INDEX=URL ONLY=2.1a TRAINING=yes LEADERBOARD=no
+	@$(RUN) -m grader gradescope --out "$(if $(filter file,$(origin OUT)),autograder.zip,$(OUT))" --torch-index "$(TORCH_INDEX)" --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(if $(filter yes,$(LEADERBOARD)),--leaderboard)
+
 figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduced MNIST=mnist CIFAR10=folder:PATH
 	@$(RUN) -m grader.figures --schedule "$(SCHEDULE)" --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"
 
+calibrate: $(CORE) ## Grade what is right, and what is wrong, at many seeds: SEEDS=1000 POWER_SEEDS=100 ONLY=2.1a DEVICE=cpu
+	@$(RUN) -m grader.bench.calibrate --seeds $(or $(SEEDS),1000) --power-seeds $(or $(POWER_SEEDS),100) --only "$(ONLY)" --device "$(DEVICE)"
+
 bench-grade: $(CORE) ## Measure the time of make grade against import torch
 	@$(RUN) -m grader.bench.grade
-
-bench-seeds: $(CORE) ## Grade what is right at many seeds: SEEDS=200
-	@$(RUN) -m grader.bench.seeds --seeds $(SEEDS)
 
 bench-train: $(CORE) ## Images per second of train.py against a plain loop; MNIST from DATA_DIR
 	@$(RUN) -m grader.bench.train
 
 bench-training: $(CORE) ## Train as the grader does at many seeds, and every wrong filling: SEEDS=20
-	@$(RUN) -m grader.bench.training --seeds $(if $(filter file,$(origin SEEDS)),20,$(SEEDS)) --fillings
+	@$(RUN) -m grader.bench.training --seeds $(or $(SEEDS),20) --fillings
 
 bench-workers: $(CORE) ## Start a thousand workers: time, memory, and what they leave behind
 	@$(RUN) -m grader.bench.workers

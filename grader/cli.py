@@ -6,13 +6,16 @@ import sys
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .assignment import HANDOUT, SOLUTION
 from .rubric import AUDIENCES, PUBLIC_SEED, RubricError, load, seen_by, select
 from .submission import SubmissionError, read
+
+if TYPE_CHECKING:
+    from .report.result import Result
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Grades the deep generative models homework.")
 
@@ -38,6 +41,7 @@ def grade(
     submission: Annotated[Path, typer.Argument(help="Folder with loss.py, model.py and diffusion.py.")] = HANDOUT,
     only: Annotated[str, typer.Option(help="Questions to grade: ids or their beginnings, like 2.1a,2.3.")] = "",
     results: Annotated[Path, typer.Option(help="Where results.json goes.")] = Path("results.json"),
+    html: Annotated[Path | None, typer.Option(help="Where a page to read goes; none is made by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the inputs that the checks draw.")] = PUBLIC_SEED,
     fail_under: Annotated[float, typer.Option(help="Exit with status 1 if the score is below this.")] = 0.0,
     audience: Annotated[Audience, typer.Option(help="Run the checks that these may see.")] = EVERYBODY,
@@ -56,12 +60,14 @@ def grade(
             raise RubricError(f"this copy of the grader has the answers of SEED={PUBLIC_SEED} for students only.")
         if not results.absolute().parent.is_dir():
             raise SubmissionError(f"{results.parent} is no folder; give RESULTS a path in a folder that exists.")
+        if html is not None and (html.is_dir() or not html.absolute().parent.is_dir()):
+            raise SubmissionError(f"{html} cannot be a page; give HTML the path of a file in a folder that exists.")
     except (SubmissionError, RubricError) as error:
         stop(str(error))
     with closing(FreshLauncher(device.value) if fresh else default_launcher(device.value)) as launcher:
         # Only now, so that torch is loaded here while the launcher loads its own.
         from .pytest_session import Interrupted, run_pytest
-        from .report.console import print_result, progress_line
+        from .report.console import print_places, print_result, progress_line
         from .report.feedback import hold_back_hints
 
         try:
@@ -71,11 +77,8 @@ def grade(
         except (StartError, RubricError, Interrupted) as error:
             stop(str(error))
     print_result(result)
-    try:
-        result.write(results)
-    except OSError as error:
-        stop(f"{results} could not be written: {error.strerror}.")
-    typer.echo(f"The details are in {results}.")
+    write_down(result, results, html)
+    print_places(results, html)
     ours = [check.id for question in result.questions for check in question.checks if check.status == "grader_error"]
     if ours:
         stop(f"the grader failed in {', '.join(ours)}; this is not the student's fault.")
@@ -117,6 +120,30 @@ def release(
 
 
 @app.command()
+def gradescope(
+    out: Annotated[Path, typer.Option(help="The archive to write.")] = Path("autograder.zip"),
+    torch_index: Annotated[str, typer.Option(help="Address of an index with CPU wheels of torch.")] = "",
+    only: Annotated[str, typer.Option(help="Questions to grade: ids or their beginnings, like 2.1a,2.3.")] = "",
+    training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = True,
+    leaderboard: Annotated[bool, typer.Option(help="Rank what trained models reach.")] = False,
+) -> None:
+    """Make the autograder that instructors upload to Gradescope; it holds the solution."""
+    expect_solution()
+    from .report.gradescope import make_autograder
+
+    try:
+        select(load(), only)
+        wanted = {"--no-training": not training, "--leaderboard": leaderboard}
+        options = [*(["--only", only] if only else []), *(option for option, on in wanted.items() if on)]
+        names = make_autograder(out, torch_index, options)
+    except RubricError as error:
+        stop(str(error))
+    except OSError as error:
+        stop(f"{out} could not be written: {error.strerror}.")
+    typer.echo(f"{out} holds {len(names)} files; upload it as the autograder of a programming assignment.")
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine has: Python, torch, a GPU, and which layers stand between a submission and the machine."""
     from .doctor import examine, print_report
@@ -125,6 +152,20 @@ def doctor() -> None:
     print_report(report)
     if report.isolation is None:
         raise typer.Exit(1)
+
+
+def write_down(result: Result, results: Path, html: Path | None) -> None:
+    """Write results.json, and the page if one is wanted; stop if that cannot be done."""
+    place = results
+    try:
+        result.write(results)
+        if html is not None:
+            from .report.html import write
+
+            place = html
+            write(result, html)
+    except OSError as error:
+        stop(f"{place} could not be written: {error.strerror}.")
 
 
 def expect_solution() -> None:

@@ -117,7 +117,7 @@ class Session:
         questions = self.question_results()
         return Result(
             schema=SCHEMA,
-            submission=printable(self.submission.path.name),
+            submission=printable(self.submission.name),
             seed=self.seed,
             device=self.device,
             environment=environment(),
@@ -129,6 +129,7 @@ class Session:
             notes=self.submission.notes,
             output=printable(self.student.output, OUTPUT_CHARACTERS),
             questions=questions,
+            exhibits={check: outcome.exhibits for check, outcome in self.outcomes.items()},
         )
 
 

@@ -20,7 +20,10 @@ from .rubric import PUBLIC_SEED, load, seen_by
 
 PUBLIC_TARGETS = ("help", "grade", "doctor", "clean")
 CARRIED = ("LICENSE", "pyproject.toml", "data/*.py", "data/*.png", "data/README.md", "grader/**/*")
-LEFT_OUT = ("bank", "bench", "checks/hidden", "figures", "selfcheck", "tests", "CALIBRATION.md", "CHANGELOG.md")
+LEFT_OUT = (
+    *("bank", "batch", "bench", "checks/hidden", "figures", "selfcheck", "tests", "CALIBRATION.md", "CHANGELOG.md"),
+    *("report/autograder", "report/gradebook.py", "report/gradescope.py"),
+)
 README = Path(__file__).with_name("README.students.md")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # what a ZIP archive can say: the same bundle is the same archive
 

@@ -1,8 +1,9 @@
-"""A submission: a folder with the student's files, read as text and never executed here."""
+"""A submission: the student's files, from a folder or from memory, read as text and never executed here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from .rubric import Question
 
 MAX_FILE_BYTES = 256 << 10
 MAX_FILES = 100
+MAX_NAME_BYTES = 255  # of a file, on every usual file system
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -24,15 +26,15 @@ class SubmissionError(Exception):
 
 @dataclass(frozen=True)
 class Submission:
-    """The Python files of a folder, by name, and what is odd about them.
+    """The Python files that were handed in, by name, and what is odd about them.
 
     Attributes:
-        path: the folder.
+        name: that of the folder, or of the student; hostile until escaped.
         sources: contents of the student's files, those with blocks and any of their own.
         notes: sentences about what a reader of the grade should know: code changed outside blocks, files left out.
     """
 
-    path: Path
+    name: str
     sources: dict[str, bytes]
     notes: list[str]
 
@@ -79,24 +81,55 @@ def read(path: Path) -> Submission:
             else "a file; give the folder it is in"
         )
         raise SubmissionError(f"{shown} is {what}.")
-    found = sorted(p for p in path.glob("*.py"))
-    if not any(p.name in student_files() for p in found):
+    found = {p.name: p for p in path.glob("*.py")}
+    return _made(path.name, shown, {name: _contents(found[name]) for name in _first(found)})
+
+
+def from_files(name: str, files: Mapping[str, bytes]) -> Submission:
+    """The submission that consists of `files`, contents by name; no other than Python files counts.
+
+    Raises:
+        SubmissionError: if none of the student's files is among them.
+    """
+    named = {file: source if _plain(file) else None for file, source in files.items() if file.endswith(".py")}
+    return _made(name, printable(name), {file: named[file] for file in _first(named)})
+
+
+def _made(name: str, shown: str, files: Mapping[str, bytes | None]) -> Submission:
+    """A submission of Python files; those without contents are left out, and so is what is too large."""
+    if not any(file in student_files() for file in files):
         raise SubmissionError(f"{shown} holds none of {', '.join(student_files())}; give the folder they are in.")
-    sources: dict[str, bytes] = {}
-    notes: list[str] = []
-    for file in found[:MAX_FILES]:
-        if file.name in given_files():
-            continue
-        if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_FILE_BYTES:
-            notes.append(
-                f"{printable(file.name)} was left out: it is a link, no plain file, or over {MAX_FILE_BYTES >> 10} KB."
-            )
-            continue
-        sources[file.name] = file.read_bytes()
-    submission = Submission(path, sources, notes)
-    notes += [note for name in student_files() if (note := _outside_note(submission, name))]
-    notes += [note for name in given_files() if (note := _given_note(path / name))]
+    sources = {file: source for file, source in files.items() if source is not None and len(source) <= MAX_FILE_BYTES}
+    notes = [
+        f"{printable(file)} was left out: it is a link, no plain file, or over {MAX_FILE_BYTES >> 10} KB."
+        for file in files
+        if file not in sources and file not in given_files()
+    ]
+    given = {file: sources.pop(file) for file in given_files() if file in sources}
+    submission = Submission(name, sources, notes)
+    notes += [note for file in student_files() if (note := _outside_note(submission, file))]
+    notes += [note for file, source in given.items() if (note := _given_note(file, source))]
     return submission
+
+
+def _first(names: Iterable[str]) -> list[str]:
+    """As many names as count, sorted; none of the assignment's own is cut for a student's other files."""
+    return sorted(sorted(names, key=lambda name: (name not in pristine(), name))[:MAX_FILES])
+
+
+def _plain(name: str) -> bool:
+    """Whether a file can be written under a name, in the folder it is meant for."""
+    try:
+        return len(os.fsencode(name)) <= MAX_NAME_BYTES and not {"/", "\0"} & set(name)
+    except UnicodeEncodeError:
+        return False
+
+
+def _contents(path: Path) -> bytes | None:
+    """The contents of a plain file of a usual size; None for any other."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        return None
+    return path.read_bytes()
 
 
 def _outside_note(submission: Submission, file: str) -> str | None:
@@ -116,9 +149,8 @@ def _outside_note(submission: Submission, file: str) -> str | None:
     return None
 
 
-def _given_note(path: Path) -> str | None:
+def _given_note(file: str, source: bytes) -> str | None:
     """A sentence on a given file that was changed, and so not used."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
-        return None
-    changed = blocks.changed_outside(path.read_text("utf-8", "replace"), pristine()[path.name])
-    return f"{path.name} was changed; the one of the handout was used instead." if changed else None
+    text = "\n".join(blocks.split_lines(source.decode("utf-8", "replace")))
+    changed = blocks.changed_outside(text, pristine()[file])
+    return f"{file} was changed; the one of the handout was used instead." if changed else None

@@ -79,10 +79,12 @@ def train_steps(
         yield {name: term.detach() for name, term in training.step(training.prepare(x), y, step).items()}
 
 
-def fit(training: Training, images: Images, batch_size: int, seed: int, first: int, last: int) -> None:
-    """Take the steps from `first` up to `last`, which is left out."""
-    for _ in train_steps(training, images, batch_size, seed, first, last):
-        pass
+def fit(training: Training, images: Images, batch_size: int, seed: int, first: int, last: int) -> dict[str, float]:
+    """Take the steps from `first` up to `last`, which is left out. Returns the means of the terms of the loss."""
+    totals: Terms = {}
+    for terms in train_steps(training, images, batch_size, seed, first, last):
+        totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
+    return {name: float(total.mean()) / (last - first) for name, total in totals.items()}
 
 
 @torch.no_grad()

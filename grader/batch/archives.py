@@ -75,7 +75,7 @@ class Budget:
         """Take bytes off. Raises BadArchive if there are too many."""
         self.bytes -= size
         if self.bytes < 0:
-            raise BadArchive(f"{shown} is over {MAX_BYTES >> 20} MB unpacked; hand in the code only.")
+            raise BadArchive(f"{shown} brings what was handed in to more than can be read; hand in the code only.")
 
 
 @dataclass(frozen=True)
@@ -294,8 +294,8 @@ def _read_zipped(
         raise BadArchive(f"{shown} is encrypted; hand in a zip without a password.")
     if info.compress_type not in PLAIN_ZIP:
         raise BadArchive(f"{shown} is packed in a way that few programs read; hand in a plain zip.")
-    with _damage_of(shown), archive.open(info) as file:
-        within = f"{one_line(info.filename, 60)} in {shown}"
+    within = f"{one_line(info.filename, 60)} in {shown}"
+    with _damage_of(within), archive.open(info) as file:
         return _taken(file, limit, min(info.compress_size, size), within, budget)
 
 
@@ -320,6 +320,11 @@ class _Stream:
         if whole and len(data) < count:
             raise BadArchive(f"{self._shown} is damaged or cut short; pack the files and hand them in again.")
         return data
+
+    def finish(self, place: int) -> None:
+        """Read on to the end, where a compression has its checksum."""
+        while piece := self.at(place, tarfile.RECORDSIZE, whole=False):
+            place += len(piece)
 
 
 def _header(block: bytes) -> tarfile.TarInfo | None:
@@ -351,6 +356,7 @@ def _tar_members(stream: _Stream, shown: str, budget: Budget) -> list[Member]:
             members += _tarred(info, extended, partial(_read_tarred, stream, place, size, shown))
             extended = {}
         place += -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    stream.finish(place)
     return members
 
 
@@ -373,8 +379,8 @@ def _extended(data: bytes) -> dict[str, bytes]:
         digits = data[place : place + 8].partition(b" ")[0]
         length = int(digits)
         key, _, value = data[place + len(digits) + 1 : place + length - 1].partition(b"=")
-        if length <= len(digits):
-            raise ValueError("an extended header that does not move on")
+        if not len(digits) < length <= len(data) - place:
+            raise ValueError("an extended header that stands still or leads out")
         if key in (b"path", b"size"):
             found[key.decode()] = value
         if key.startswith(b"GNU.sparse"):

@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -31,13 +31,25 @@ from .archives import (
     one_line,
 )
 from .entry import Entry
-from .layouts import METADATA, IntakeError, Layout, Person, Piece, from_template, has_code, named_layout, recognise
+from .layouts import (
+    METADATA,
+    IntakeError,
+    Layout,
+    Person,
+    Piece,
+    from_template,
+    has_code,
+    is_somebodys,
+    named_layout,
+    recognise,
+)
 from .roster import Listed, match, read_roster
 
 __all__ = ["Intake", "IntakeError", "intake"]
 
 MAX_DEPTH = 3  # archives within archives
-MAX_CODE_BYTES = 1 << 20  # of one file; what is over MAX_FILE_BYTES is left out later, and this is no archive's bomb
+MAX_CODE_BYTES = 1 << 20  # of one file; of those below, the ones over MAX_FILE_BYTES are left out later
+MAX_ALL_CODE_BYTES = 4 << 20  # of one student, as they stay in memory
 MAX_STUDENT = 80  # characters
 MAX_STUDENT_BYTES = 200  # which leaves room for a suffix on every file system
 SHOWN = 5  # names in a sentence
@@ -60,6 +72,9 @@ class Intake:
     notes: list[str]
 
 
+Part = tuple[Piece, Member]
+
+
 @dataclass
 class HandIn:
     """What one student handed in, before it is read.
@@ -72,7 +87,7 @@ class HandIn:
     """
 
     person: Person
-    parts: list[tuple[Piece, Member]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     attempt: int = 1
     notes: list[str] = field(default_factory=list)
 
@@ -97,8 +112,8 @@ def intake(path: Path, layout: str | None = None, template: str | None = None, r
         hand_ins, strays = _sorted_out(members, found)
         if not hand_ins:
             raise IntakeError(
-                f"{one_line(str(path))} holds nothing that is a student's as {found.said}; give the folder or archive "
-                "that the system made, or a template."
+                f"{one_line(str(path))} holds nothing that was handed in, read as {found.said}; give the folder or "
+                "archive that the system made, or a template."
             )
         entries = _entries(hand_ins)
     notes = [f"{one_line(stray)} is nobody's; it was left out." for stray in strays[:SHOWN]]
@@ -127,24 +142,26 @@ def _download(path: Path, files: ExitStack) -> tuple[list[Member], list[str]]:
     try:
         members = archive_members(file, path.name, Budget(float("inf"), float("inf")), large=True)
     except BadArchive as error:
-        raise IntakeError(f"{error} Give a folder, a zip or a tar.") from error
+        what = str(error).partition(";")[0]
+        raise IntakeError(f"{what}; download it again, or unpack it and give the folder.") from error
     litter = [member.path for member in members if is_litter(member.path)]
     return [member for member in members if not is_litter(member.path)], litter
 
 
 def _unwrapped(members: list[Member], litter: list[str]) -> tuple[list[Member], list[str]]:
-    """The same without folders that hold all the rest, as long as they are no student's."""
-    while True:
-        tops = {member.path.partition("/")[0] for member in members}
-        inner = [member.path.partition("/")[2] for member in members]
-        within = {path.partition("/")[0] for path in inner}
-        if len(tops) != 1 or not all(inner) or has_code(inner):
-            return members, litter
-        if len(within) == 1 and recognise([*inner], [], lambda: b"{}").name in ("folders", "github"):
-            return members, litter
-        top = f"{tops.pop()}/"
-        members = [replace(member, path=path) for member, path in zip(members, inner, strict=True)]
-        litter = [path.removeprefix(top) for path in litter]
+    """The same without the folders around everything, as long as they are no student's."""
+    paths = [member.path for member in members]
+    around, classes = "", ""
+    while len(tops := {path.partition("/")[0] for path in paths}) == 1 and not is_somebodys(top := tops.pop()):
+        paths = [path.partition("/")[2] for path in paths]
+        if not all(paths) or has_code(paths):
+            break
+        around += f"{top}/"
+        handed_in = {p.partition("/")[0] for p in paths if is_archive(p) or has_code([p.rpartition("/")[2]])}
+        if len(handed_in) > 1 or recognise(paths, [], lambda: b"{}").name != "folders":
+            classes = around
+    members = [replace(member, path=member.path.removeprefix(classes)) for member in members]
+    return members, [path.removeprefix(classes) for path in litter]
 
 
 def _layout(
@@ -169,17 +186,17 @@ def _layout(
         return from_template(template)
     if layout:
         return named_layout(layout, paths, litter, metadata, logins)
-    if has_code(paths):
-        shown = one_line(str(path))
+    found = recognise(paths, litter, metadata, logins)
+    if found.name in ("folders", "github") and has_code(paths):
         raise IntakeError(
-            f"{shown} is one submission, and no class; give the folder or archive that holds everybody's."
+            f"{one_line(str(path))} is one submission, and no class; give the folder or archive that holds everybody's."
         )
-    return recognise(paths, litter, metadata, logins)
+    return found
 
 
 def _sorted_out(members: Iterable[Member], layout: Layout) -> tuple[dict[str, HandIn], list[str]]:
     """What everybody handed in, by owner, and the paths that are nobody's."""
-    hand_ins = {owner: HandIn(person, [], *more) for owner, (person, *more) in layout.people.items()}
+    hand_ins = {owner: HandIn(person, [], attempt, notes) for owner, (person, attempt, notes) in layout.people.items()}
     strays = []
     for member in members:
         pieces = layout.place(member.path)
@@ -198,17 +215,20 @@ def _entries(hand_ins: Mapping[str, HandIn]) -> list[Entry]:
     contents: dict[tuple[int, ...], Contents] = {}  # a group hands in once
     entries = []
     for owner, hand_in in hand_ins.items():
-        members, attempt, older = _newest(hand_in)
+        parts, older = _newest(hand_in.parts)
         same = tuple(id(member) for _, member in hand_in.parts)
-        read = contents.get(same) or contents.setdefault(same, read_hand_in(members))
+        if same not in contents:
+            contents[same] = read_hand_in([replace(member, path=piece.file) for piece, member in parts])
+        read = contents[same]
+        attempts = [piece.attempt + piece.version[0] for piece, _ in parts]
         entries.append(
             Entry(
                 student=names[owner],
                 name=hand_in.person.name,
                 keys=hand_in.person.keys,
                 files=read.files,
-                late=any(piece.late for piece, _ in hand_in.parts if piece.attempt == attempt or not older),
-                attempt=max(hand_in.attempt, attempt),
+                late=any(piece.late for piece, _ in parts),
+                attempt=max([hand_in.attempt, *attempts]),
                 notes=[*hand_in.notes, *older, *read.notes],
                 error=read.error,
                 members=list(hand_in.person.members),
@@ -217,21 +237,20 @@ def _entries(hand_ins: Mapping[str, HandIn]) -> list[Entry]:
     return entries
 
 
-def _newest(hand_in: HandIn) -> tuple[list[Member], int, list[str]]:
-    """The files of the newest attempt under their own names, its number, and notes on what is older."""
-    newest = max((piece.attempt for piece, _ in hand_in.parts), default=1)
-    left = sorted({piece.attempt for piece, _ in hand_in.parts} - {newest})
+def _newest(parts: Sequence[Part]) -> tuple[list[Part], list[str]]:
+    """The files of the newest attempt, of each the newest version, and notes on what is older."""
+    newest = max((piece.attempt for piece, _ in parts), default=1)
+    left = sorted({piece.attempt for piece, _ in parts} - {newest})
     notes = [f"Not counted: attempt {', '.join(map(str, left))}; attempt {newest} is newer."] if left else []
-    parts = [(piece, member) for piece, member in hand_in.parts if piece.attempt == newest]
-    versions = {
-        file: max(piece.version for piece, _ in parts if piece.file == file) for file in {p.file for p, _ in parts}
-    }
-    older = [member.name for piece, member in parts if piece.version < versions[piece.file]]
+    versions: dict[str, tuple[int, int]] = {}
+    for piece, _ in parts:
+        if piece.attempt == newest:
+            versions[piece.file] = max(piece.version, versions.get(piece.file, piece.version))
+    older = [member.name for piece, member in parts if piece.attempt == newest and piece.version < versions[piece.file]]
     if older:
         notes.append(f"Not counted: {_listing(older)}; there is a newer one.")
-    again = max((count for count, _ in versions.values()), default=0)
-    members = [replace(member, path=piece.file) for piece, member in parts if piece.version == versions[piece.file]]
-    return members, newest + again, notes
+    kept = [part for part in parts if part[0].attempt == newest and part[0].version == versions[part[0].file]]
+    return kept, notes
 
 
 @dataclass(frozen=True)
@@ -259,12 +278,14 @@ def read_hand_in(members: Sequence[Member]) -> Contents:
         none = f"None of {', '.join(student_files())} was handed in; ask for these files."
         return Contents(notes=[*failures[1:], *odd[:SHOWN], *_strays(usable)], error=[*failures, none][0])
     chosen, taken = _chosen(usable)
-    strays = [member for member in usable if member not in chosen]
-    notes = [*failures, *odd[:SHOWN], *taken, *_strays(strays)]
+    counted = {id(member) for member in chosen}
+    strays = _strays([member for member in usable if id(member) not in counted])
+    notes = [*failures, *odd[:SHOWN], *taken, *strays]
     if clash := _clash(chosen, found):
         return Contents(notes=notes, error=clash)
+    code = Budget(bytes=MAX_ALL_CODE_BYTES)
     try:
-        return Contents({member.name: member.read(MAX_CODE_BYTES, budget) for member in chosen}, notes)
+        return Contents({member.name: member.read(MAX_CODE_BYTES, code) for member in chosen}, notes)
     except BadArchive as error:
         return Contents(notes=notes, error=str(error))
 
@@ -285,7 +306,7 @@ def _opened(members: list[Member], budget: Budget) -> tuple[list[Member], list[s
         archives = [member for member in members if is_archive(member.path) and not member.odd]
         if not archives or {member.name for member in members if not member.odd} >= set(student_files()):
             break
-        members = [member for member in members if member not in archives]
+        members = [member for member in members if member.odd or not is_archive(member.path)]
         for archive in archives:
             try:
                 members += _inside(archive, budget)
@@ -300,7 +321,9 @@ def _inside(archive: Member, budget: Budget) -> list[Member]:
     inside = archive_members(io.BytesIO(archive.read(MAX_BYTES, budget)), archive.path, budget)
     for member in inside:
         if member.odd and member.odd != LINK:
-            raise BadArchive(f"{shown} holds {one_line(member.path)}, but {member.odd}; pack the files again.")
+            raise BadArchive(
+                f"{shown} holds {one_line(member.path) or 'a file'}, but {member.odd}; pack the files again."
+            )
     if not (inside := _visible(inside)):
         raise BadArchive(f"{shown} holds no files; hand it in again.")
     return [replace(member, path=f"{archive.path}/{member.path}") for member in inside]
@@ -349,16 +372,19 @@ def _listing(names: Sequence[str]) -> str:
 # ---------------------------------------------------------------- names
 
 
-def file_names(labels: Mapping[str, str]) -> dict[str, str]:
-    """Names that are safe for files on any system and differ in more than case, by owner.
+def file_names(labels: Mapping[str, str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Names that are safe for files on any system and differ in more than case, by owner; stable from run to run.
 
     Args:
-        labels: what each is made from, by owner. An owner's name is the same from run to run; where two would be
-            the same, both get a few digits of their owner's digest.
+        labels: what each is made from, by owner. Where two would be alike, both get digits of their owner's digest.
+        taken: names that are not to be given.
     """
     names = {owner: _file_name(label) for owner, label in labels.items()}
+    others = {_alike(name) for name in taken}
     digits = 6
-    while shared := {name for name, count in Counter(map(_alike, names.values())).items() if count > 1}:
+    while shared := {
+        name for name, count in Counter(map(_alike, names.values())).items() if count > 1 or name in others
+    }:
         for owner, name in names.items():
             if _alike(name) in shared:
                 digest = hashlib.sha256(owner.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
@@ -390,15 +416,9 @@ def _with_roster(entries: list[Entry], listed: Sequence[Listed]) -> tuple[list[E
     rows = match(entries, listed)
     merged = [_merged(entry, listed[rows[i]]) if i in rows else entry for i, entry in enumerate(entries)]
     missing = [listed[i] for i in sorted(set(range(len(listed))) - set(rows.values()))]
-    owners = {f"roster {i} {row.label}": row for i, row in enumerate(missing)}
-    names = file_names(
-        {f"entry {entry.student}": entry.student for entry in entries} | {o: r.label for o, r in owners.items()}
-    )
-    merged = [replace(entry, student=names[f"entry {entry.student}"]) for entry in merged]
-    merged += [
-        Entry(names[owner], row.name or row.label, _keys(row), error=NOTHING, attempt=0)
-        for owner, row in owners.items()
-    ]
+    owners = {f"roster {row.name} {row.id} {sorted(row.keys.items())}": row for row in missing}
+    names = file_names({owner: row.label for owner, row in owners.items()}, [entry.student for entry in entries])
+    merged += [Entry(names[owner], row.name or row.label, _keys(row), error=NOTHING) for owner, row in owners.items()]
     unknown = [entry.name for i, entry in enumerate(entries) if i not in rows]
     return merged, [f"Not on the roster: {_listing(unknown)}."] if unknown else []
 

@@ -14,6 +14,7 @@ from grader.assignment import student_files
 from .archives import is_archive, one_line, without_suffix
 
 METADATA = "submission_metadata.yml"
+MAX_NESTED = 64
 KEYS = ("canvas_id", "sis_id", "moodle_id", "email", "sid", "login")
 
 CANVAS = re.compile(
@@ -135,23 +136,47 @@ def place_moodle(path: str) -> list[Piece]:
 
 
 def read_metadata(text: bytes) -> dict[str, Any]:
-    """The records of an export by folder, Ruby's symbols as plain keys and every value as text.
+    """The records of an export by folder, every value as text.
 
     Raises:
         IntakeError: if it is no such file.
     """
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes texts, lists and dicts, whatever the tags say
     try:
-        records = yaml.load(text, loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise IntakeError(f"{METADATA} cannot be read; export the submissions again.") from error
+        records = _plain_yaml(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise IntakeError(
+            f"{METADATA} cannot be read; export the submissions again, or take the layout folders."
+        ) from error
     if not isinstance(records, dict):
-        raise IntakeError(f"{METADATA} lists no submissions; export them again.")
-    return {str(folder): _plain_keys(record) for folder, record in records.items()}
+        raise IntakeError(f"{METADATA} lists no submissions; export them again, or take the layout folders.")
+    return {folder: _plain_keys(record) for folder, record in records.items()}
+
+
+def _plain_yaml(text: bytes) -> Any:
+    """YAML as texts, lists and dicts, whatever its tags say; an alias is "". Built from events, as PyYAML's own way
+    to build values recurses, and in C without a limit.
+
+    Raises:
+        yaml.YAMLError, ValueError: if it is none, or nested deeper than any export.
+    """
+    stack: list[tuple[bool, list[Any]]] = [(False, [])]
+    for event in yaml.parse(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            stack.append((isinstance(event, yaml.MappingStartEvent), []))
+            if len(stack) > MAX_NESTED:
+                raise ValueError("nested too deeply")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            mapping, items = stack.pop()
+            pairs = zip(map(str, items[::2]), items[1::2], strict=True) if mapping else ()
+            stack[-1][1].append(dict(pairs) if mapping else items)
+        elif isinstance(event, yaml.NodeEvent):
+            stack[-1][1].append(getattr(event, "value", ""))
+    return next(iter(stack[0][1]), None)
 
 
 def _plain_keys(record: object) -> dict[str, Any]:
-    return {str(key).strip(":"): value for key, value in record.items()} if isinstance(record, dict) else {}
+    """A record with plain keys for Ruby's symbols; empty if it is none."""
+    return {key.strip(":"): value for key, value in record.items()} if isinstance(record, dict) else {}
 
 
 def gradescope(metadata: bytes) -> Layout:
@@ -311,7 +336,7 @@ def recognise(
         return Layout("moodle", "a Moodle download", place_moodle)
     if canvas and 2 * canvas >= len(tops):
         return Layout("canvas", "a Canvas download", place_canvas)
-    return github(paths, litter, logins) or Layout("folders", "one folder or archive a student", place_folders)
+    return github(paths, litter, logins) or Layout("folders", "one folder or archive per student", place_folders)
 
 
 def named_layout(
@@ -321,7 +346,7 @@ def named_layout(
     plain = {
         "canvas": Layout("canvas", "a Canvas download", place_canvas),
         "moodle": Layout("moodle", "a Moodle download", place_moodle),
-        "folders": Layout("folders", "one folder or archive a student", place_folders),
+        "folders": Layout("folders", "one folder or archive per student", place_folders),
     }
     if name in plain:
         return plain[name]
@@ -332,6 +357,11 @@ def named_layout(
     if name in ("gradescope", "github"):
         raise IntakeError(f"This is no download of the layout {name}; leave the layout out, and it is recognised.")
     raise IntakeError(f"There is no layout {one_line(name)}; there are canvas, moodle, gradescope, github, folders.")
+
+
+def is_somebodys(top: str) -> bool:
+    """Whether Canvas or Moodle would name a student's file or folder so."""
+    return bool(place_canvas(top) or MOODLE.fullmatch(top))
 
 
 def has_code(paths: Iterable[str]) -> bool:

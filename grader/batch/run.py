@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -94,6 +95,10 @@ def _begin(device: str) -> None:
     global _launcher
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a process; torch reads it once
     from grader.engine.launcher import OPTIMIZERS, default_launcher
+    from grader.engine.sandbox import die_with_parent
+
+    if sys.platform == "linux" and multiprocessing.parent_process() is not None:
+        die_with_parent()  # a batch that is killed leaves nothing that goes on grading
 
     _launcher = default_launcher(device)
     _launcher.require(OPTIMIZERS)
@@ -220,7 +225,8 @@ def _on_a_pool(
         try:
             while waiting or running:
                 while waiting and len(running) < jobs * IN_FLIGHT:
-                    running[pool.submit(grade_files, contents[waiting[0]], settings)] = waiting.pop(0)
+                    key = waiting.pop(0)
+                    running[pool.submit(grade_files, contents[key], settings)] = key
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     result = future.result()
                     yield running.pop(future), result

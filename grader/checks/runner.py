@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from grader.engine.launcher import StartError
 from grader.engine.student import Failure, Student
 
-from .draw import Draw
+from .draw import Draw, Exhibits
 from .margins import Ledger, kept_in
 
 # From best to gravest.
@@ -64,6 +64,7 @@ class Outcome:
         hint: what to do about it.
         seconds: for how long it ran.
         margins: how much of every tolerance it used.
+        exhibits: what it has to show.
     """
 
     check: Check
@@ -72,6 +73,7 @@ class Outcome:
     hint: str = ""
     seconds: float = 0.0
     margins: Ledger = field(default_factory=Ledger)
+    exhibits: Exhibits = field(default_factory=Exhibits)
 
 
 def question(question_id: str, imports: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
@@ -112,4 +114,4 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     except Exception:
         status = "grader_error"
         message = f"The grader failed in {check.id}; tell the instructor.\n{traceback.format_exc(limit=-4)}"
-    return Outcome(check, status, message, hint, time.perf_counter() - started, draw.margins)
+    return Outcome(check, status, message, hint, time.perf_counter() - started, draw.margins, draw.exhibits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Student, call_each, observe
+from grader.engine.student import Built, Failure, Observation, Student, call_each, observe
 from grader.oracle.answers import form
+from grader.oracle.closed_form import Expected
 
 from .draw import Draw
 from .expect import close, describe, expect_all, expect_gradients, numbers, tensor, wrong
@@ -24,9 +26,18 @@ DIFFERENTIATED = ("x_reconst", "posterior_mean", "posterior_stddev")
 AGREES = 1e-3  # nats an image that pixels may cost which are reconstructed exactly: a clamp at 1e-5 costs 2e-4
 DISAGREES = -10.0  # nats that a pixel costs at least whose value is held to be impossible: ln 1e-5 is -11.5
 INSIDE_LOGARITHM = "x holds pixels that are 0 or 1: log(x) and log(1 - x) are infinite there. Should it be x_reconst?"
-CLAMP = (
-    "x_reconst may be kept away from 0 and 1, by no more than 1e-5. If another check of the bound fails too, look "
-    "there first."
+KEPT_AWAY = "x_reconst is kept {:.2g} away from 0 and 1; 1e-5 at most is allowed."
+ADDED = "About {:.2g} is added inside the logarithms; 1e-5 at most is allowed."
+LOG_OF_ZERO = (
+    "log 0 is -inf, and 0 * log 0 is nan: keep x_reconst away from 0 and 1, by no more than 1e-5, before the logarithm."
+)
+LOST_AT_ONE = (
+    "Where x_reconst is 0 the bound is finite, where it is 1 it is not: what keeps it away from 1 is lost, or has the "
+    "wrong sign. In float32, in which numbers next to 1 are 6e-8 apart, 1 - 1e-8 is 1."
+)
+GRADIENT_AT_ZERO = (
+    "The bound itself is finite; the logarithm has no gradient at 0. Keep x_reconst away from 0 and 1 before the "
+    "logarithm: what is done about it behind the logarithm, or by xlogy, does not help the gradient."
 )
 NOT_SAMPLED = "The KL divergence of two normal distributions has a closed form: draw no samples."
 GREY = "Pixels are grey here. A Bernoulli distribution of torch takes 0 and 1 only, unless it is told not to validate."
@@ -57,27 +68,72 @@ def draw_inputs(draw: Draw, shape: Sequence[int], z_dim: int, prior: Sequence[in
 
 
 @contextmanager
-def hint_at_grey_pixels() -> Iterator[None]:
-    """Say why a Bernoulli distribution of torch refuses the images."""
+def errors_explained(student: Student, cases: Sequence[Inputs]) -> Iterator[None]:
+    """Say why a Bernoulli distribution of torch refuses the images, or which shapes did not fit together."""
     try:
         yield
     except Failure as failure:
-        hint = GREY if "Boolean()" in failure.message else failure.hint
+        hint = failure.hint
+        if "Boolean()" in failure.message:
+            hint = GREY
+        elif re.search(r"(Index|Runtime)Error: .*([Dd]imension|shape|size)", failure.message):
+            hint = hint or explain_shapes(student, cases)
         raise Failure(failure.status, failure.message, hint) from None
+
+
+def explain_shapes(student: Student, cases: Sequence[Inputs]) -> str:
+    """The shapes of the first call that fails."""
+    for inputs in cases:
+        try:
+            student.loss.compute_elbo(*arguments(student, inputs).values())
+        except Failure:
+            means = [tuple(inputs[f"{name}_mean"].shape) for name in ("posterior", "prior")]
+            return (
+                f"There x has the shape {tuple(inputs['x'].shape)}, the mean of z_posterior {means[0]}, and that of "
+                f"z_prior {means[1]}. Images may have any number of axes and of pixels."
+            )
+    return ""
 
 
 def expect_bounds(student: Student, cases: Sequence[Inputs]) -> None:
     """Expect the bound at every case, and the same bound in a second call."""
     calls = [arguments(student, inputs) for inputs in cases]
-    with hint_at_grey_pixels():
+    with errors_explained(student, cases):
         *values, again = call_each(student.loss.compute_elbo, [*calls, calls[-1]])
     results = list(zip(values, cases, strict=True))
     for value, inputs in results:
         if not is_finite(value) and bool(inputs["x"].eq(inputs["x"].round()).all()):
             raise wrong(f"With {describe(inputs)}, the bound is {numbers(value)}.", INSIDE_LOGARITHM)
-    if not close(tensor(values[-1], (), "The bound"), tensor(again, (), "The bound")):
+    expect_same(values[-1], again)
+    judged = [(value, ELBO.at(**inputs)) for value, inputs in results]
+    try:
+        expect_all(judged, "the bound")
+    except Failure as failure:
+        raise Failure(failure.status, failure.message, failure.hint or explain_weights(judged)) from None
+
+
+def expect_same(value: Any, again: Any) -> None:
+    """Expect the same bound of two calls with the same arguments."""
+    if not close(tensor(value, (), "The bound"), tensor(again, (), "The bound")):
         raise wrong("Two calls with the same arguments give different bounds.", NOT_SAMPLED)
-    expect_all([(value, ELBO.at(**inputs)) for value, inputs in results], "the bound")
+
+
+def explain_weights(judged: Sequence[tuple[Any, Expected]]) -> str:
+    """The weights of log-likelihood and KL divergence, if bounds are weighted sums of the two; "" if they are not."""
+    usable = all(isinstance(value, Tensor) and value.ndim == 0 and is_finite(value) for value, _ in judged)
+    if len(judged) < 3 or not usable:
+        return ""
+    likelihood = torch.stack([expected.misconceived("The KL divergence is missing.") for _, expected in judged])
+    right = torch.stack([expected.values()[0] for _, expected in judged])
+    terms = torch.stack([likelihood, right - likelihood], dim=1)
+    found = torch.stack([value.double() for value, _ in judged])
+    weights = torch.linalg.lstsq(terms, found).solution
+    if not close(terms @ weights, found):
+        return ""
+    return (
+        f"It is {weights[0]:.3g} times the log-likelihood minus {weights[1]:.3g} times the KL divergence; both "
+        "factors are to be 1."
+    )
 
 
 @question("1.2")
@@ -113,12 +169,19 @@ def test_elbo_batches(student: Student, draw: Draw) -> None:
 @question("1.2")
 def test_elbo_gradient(student: Student, draw: Draw) -> None:
     """The gradients by x_reconst and by the mean and the standard deviation of the posterior."""
-    for shape, z_dim in [((4, 2, 5, 3), 3), ((3, 2, 4, 7), 5)]:
-        inputs = draw_inputs(draw, shape, z_dim)
-        with hint_at_grey_pixels():
-            observed = observe(student.loss.compute_elbo, arguments(student, inputs))
-        wanted = {name: observed.gradients[name] for name in DIFFERENTIATED}
-        expect_gradients(replace(observed, gradients=wanted), ELBO.at(**inputs))
+    cases = [draw_inputs(draw, shape, z_dim) for shape, z_dim in [((7, 2, 5, 3), 3), ((3, 2, 4, 7), 24)]]
+    with errors_explained(student, cases):
+        observed = [observe(student.loss.compute_elbo, arguments(student, inputs)) for inputs in cases]
+    judged = [ELBO.at(**inputs) for inputs in cases]
+    try:  # the two bounds together: a single one may be that of another mistake by chance
+        expect_all([(one.value, expected) for one, expected in zip(observed, judged, strict=True)], "the bound")
+    except Failure:
+        [again] = call_each(student.loss.compute_elbo, [arguments(student, cases[0])])
+        expect_same(observed[0].value, again)
+        raise
+    for one, expected in zip(observed, judged, strict=True):
+        wanted = {name: one.gradients[name] for name in DIFFERENTIATED}
+        expect_gradients(replace(one, gradients=wanted), expected)
 
 
 # ---------------------------------------------------------------- pixels that are exactly 0 or 1
@@ -132,7 +195,7 @@ def test_elbo_exact_pixels(student: Student, draw: Draw) -> None:
     if not draw.within("nats where x_reconst is x", abs(value) / AGREES):
         raise wrong(
             f"Where x_reconst is x, all of it 0 or 1, and the KL divergence is 0, the bound is {value:.4g}, and not 0.",
-            CLAMP,
+            explain_cost(student),
         )
     for pixel in (0.0, 1.0):
         x = torch.full((2, 1, 1, 1), pixel)
@@ -141,12 +204,12 @@ def test_elbo_exact_pixels(student: Student, draw: Draw) -> None:
             raise wrong(
                 f"For a single pixel x = {pixel:.0f} with x_reconst = {1 - pixel:.0f} the bound is {value:.4g}, "
                 "which is too high for what x_reconst says is impossible.",
-                "The sign is flipped." if value > 0 else CLAMP,
+                "The sign is flipped." if value > 0 else explain_cost(student),
             )
 
 
-def exact_bound(student: Student, x: Tensor, x_reconst: Tensor) -> float:
-    """The bound of images of 0s and 1s where q is p. Raises Failure if it or its gradient is not finite."""
+def call_with_pixels(student: Student, x: Tensor, x_reconst: Tensor) -> Observation:
+    """compute_elbo of images where q is p, so that the KL divergence is 0."""
     batch = len(x)
     inputs = {
         "x": x,
@@ -156,15 +219,49 @@ def exact_bound(student: Student, x: Tensor, x_reconst: Tensor) -> float:
         "prior_mean": torch.zeros(3),
         "prior_stddev": torch.ones(3),
     }
-    observed = observe(student.loss.compute_elbo, arguments(student, inputs))
+    return observe(student.loss.compute_elbo, arguments(student, inputs))
+
+
+def exact_bound(student: Student, x: Tensor, x_reconst: Tensor) -> float:
+    """The bound of images of 0s and 1s where q is p. Raises Failure if it or its gradient is not finite."""
+    observed = call_with_pixels(student, x, x_reconst)
     where = "Where x_reconst is x, all of it 0 or 1," if torch.equal(x, x_reconst) else "Where x_reconst is 1 - x,"
-    gradient = observed.gradients["x_reconst"]
     if not is_finite(observed.value):
-        raise wrong(f"{where} the bound is {numbers(observed.value)}.", "log 0 is -inf, and 0 * log 0 is nan.")
-    if not is_finite(gradient):
-        hint = "The bound itself is finite: keep x_reconst away from 0 before the logarithm, not after it."
+        raise wrong(f"{where} the bound is {numbers(observed.value)}.", explain_infinite(student))
+    if not is_finite(observed.gradients["x_reconst"]):
+        hint = INSIDE_LOGARITHM if has_log_of_x(student) else GRADIENT_AT_ZERO
         raise wrong(f"{where} the gradient of the bound by x_reconst is not finite.", hint)
     return float(tensor(observed.value, (), "The bound"))
+
+
+def pixel_bound(student: Student, pixel: float, decoded: float) -> float:
+    """The bound of an image of a single pixel where q is p; it may be inf or nan."""
+    value = call_with_pixels(student, torch.full((2, 1), pixel), torch.full((2, 1), decoded)).value
+    return float(value) if isinstance(value, Tensor) and value.numel() == 1 else math.nan
+
+
+def has_log_of_x(student: Student) -> bool:
+    """Whether the bound, or its gradient, is not finite where x is 0 or 1 and x_reconst is neither."""
+    observed = call_with_pixels(student, torch.tensor([[0.0], [1.0]]), torch.full((2, 1), 0.5))
+    return not (is_finite(observed.value) and is_finite(observed.gradients["x_reconst"]))
+
+
+def explain_infinite(student: Student) -> str:
+    """Why the bound of pixels that are 0 or 1 is not finite."""
+    if has_log_of_x(student):
+        return INSIDE_LOGARITHM
+    finite_at_zero = all(math.isfinite(pixel_bound(student, pixel, 0.0)) for pixel in (0.0, 1.0))
+    return LOST_AT_ONE if finite_at_zero else LOG_OF_ZERO
+
+
+def explain_cost(student: Student) -> str:
+    """How far x_reconst is kept away from 0 and 1, if that is why the bound of pixels that are 0 or 1 is not right."""
+    right, opposite = pixel_bound(student, 1.0, 1.0), pixel_bound(student, 1.0, 0.0)
+    distance = math.exp(min(opposite, 0.0))
+    for sentence, cost in [(KEPT_AWAY, math.log1p(-min(distance, 0.99))), (ADDED, math.log1p(distance))]:
+        if distance > 1e-5 and math.isclose(right, cost, rel_tol=1e-2):
+            return sentence.format(distance)
+    return ""
 
 
 def is_finite(value: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Student
+from grader.engine.student import Failure, Student
 
 from .draw import Draw
 from .expect import close, numbers, tensor, wrong
@@ -20,6 +20,9 @@ MAPS = [(5, 1.5, (3, 4, 2)), (7, 2.5, (1, 2, 3)), (4, 0.75, (2, 3, 5))]
 MAX_IMAGES = 500
 PLOT = "It is to be laid out like a plot: z_1 grows from left to right, and z_2 from bottom to top."
 GRID = "Every value of z_1 is to go with every value of z_2 once."
+RANDOM = "Two calls show different points: they are drawn at random. Take evenly spaced ones from -bound to bound."
+AS_THEY_ARE = "Put the images together as they are."
+FLIPPED = "Put the images together as they are: to turn z_2 around, flip its values and not the picture."
 Z_SHAPE = "decode takes z of the shape (B, 2), a float32 row of z_1 and z_2 for every image."
 
 
@@ -73,20 +76,30 @@ class Map:
 def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, int]) -> Map:
     """Ask for a picture and take it apart. Raises Failure if it is not made of images of `decode`."""
     decoder = Decoder(shape)
-    picture = student.visualize.latent_grid(decoder.decode, rows, bound)
+    try:
+        picture = student.visualize.latent_grid(decoder.decode, rows, bound)
+    except Failure as failure:
+        given = f"It was called with rows = {rows} and a decode that returns B images of shape {shape}."
+        hint = failure.hint or (given if failure.status == "error" else "")
+        raise Failure(failure.status, failure.message, hint) from None
     if not decoder.z:
-        raise wrong("Your code never called decode.")
+        raise wrong("Your code never called decode.", "The picture is made of the images that decode returns.")
     channels, height, width = shape
     _expect_shape(picture, rows, shape)
     pixels = tensor(picture, (channels, rows * height, rows * width), "The picture") * (MAX_IMAGES + 1)
     tiles = pixels.reshape(channels, rows, height, rows, width).permute(1, 3, 0, 2, 4)
     names = tiles.floor()
-    if bool((tiles == 0).flatten(2).all(2).any()):
-        raise wrong("In the picture there is a place without an image.", f"It is to hold {rows} x {rows} images.")
+    empty = (tiles == 0).flatten(2).all(2)
+    if bool(empty.any()):
+        row, column = (empty.nonzero()[0] + 1).tolist()
+        raise wrong(
+            f"In the picture there is a place without an image: row {row} from the top, column {column}.",
+            f"It is to hold {rows} x {rows} images; {int(empty.sum())} of these places are black.",
+        )
     steps = (tiles - names) * torch.Size(shape).numel() - 0.5
     named = within("places of pixels", float((steps - steps.round()).abs().max()) / 0.1)
     if not named or not bool(names.clamp(1, len(decoder.z)).eq(names).all()):
-        raise wrong("The picture holds values that decode did not return.", "Put the images together as they are.")
+        raise wrong("The picture holds values that decode did not return.", explain_pixels(picture, decoder))
     first = names[:, :, :1, :1, :1]
     if not torch.equal(names, first.expand_as(names)):
         raise wrong(
@@ -94,6 +107,20 @@ def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, i
             "Beside H there belongs an axis of rows, and beside W one of columns: permute the axes, then reshape.",
         )
     return Map(torch.stack(decoder.z)[first.flatten(2).squeeze(2).long() - 1], tiles - names, decoder.places())
+
+
+def explain_pixels(picture: Tensor, decoder: Decoder) -> str:
+    """What was done to the pixels."""
+    low, high = float(picture.min()), float(picture.max())
+    dark, bright = 1 / (MAX_IMAGES + 1), (len(decoder.z) + 1) / (MAX_IMAGES + 1)
+    if (low, high) == (0.0, 1.0):
+        return "They are stretched to [0, 1], or cut off or rounded to it; put the images together as they are."
+    if abs(1 - low - bright) < dark and abs(1 - high - dark) < dark:
+        return "Black and white are exchanged, 1 - x for x; put the images together as they are."
+    return (
+        f"They are from {low:.3g} to {high:.3g}, and decode returned some from {dark:.3g} to {bright:.3g}: "
+        "put the images together as they are."
+    )
 
 
 def _expect_shape(picture: Any, rows: int, shape: tuple[int, int, int]) -> None:
@@ -149,7 +176,7 @@ def test_latent_grid_orientation(student: Student, draw: Draw) -> None:
         found = directions(drawn.points)
         if found != ["from left to right", "from bottom to top"]:
             seen = [f"z_{n} grows {way}" if way else f"z_{n} grows in no direction" for n, way in enumerate(found, 1)]
-            raise wrong(f"In the picture {' and '.join(seen)}.", PLOT)
+            raise wrong(f"In the picture {' and '.join(seen)}.", explain_directions(student, found))
         right = drawn.right_places
         views = {"right": right, "upside down": right.flip(1), "mirrored": right.flip(2), "turned": right.flip(1, 2)}
         fits = [
@@ -157,7 +184,26 @@ def test_latent_grid_orientation(student: Student, draw: Draw) -> None:
         ]
         if "right" not in fits:
             how = fits[0] if fits else "not as decode returned them"
-            raise wrong(f"The images in the picture are {how}.", "Put the images together as they are.")
+            raise wrong(f"The images in the picture are {how}.", FLIPPED if how == "upside down" else AS_THEY_ARE)
+
+
+def explain_directions(student: Student, found: list[str]) -> str:
+    """What belongs where, of latent variables that grow in these directions."""
+    if is_random(student):
+        return RANDOM
+    across, down = found
+    if across in ("from top to bottom", "from bottom to top") and down in ("from left to right", "from right to left"):
+        return f"The axes are exchanged. {PLOT}"
+    if found == ["from left to right", "from top to bottom"]:
+        return f"The first row of images is the top one: it takes the largest z_2. {PLOT}"
+    return PLOT
+
+
+def is_random(student: Student) -> bool:
+    """Whether two pictures show different points."""
+    rows, bound, shape = MAPS[0]
+    one, other = (draw_map(student, rows, bound, shape).points for _ in range(2))
+    return not close(one, other)
 
 
 @question("1.5")
@@ -170,7 +216,10 @@ def test_latent_grid_covers_the_square(student: Student, draw: Draw) -> None:
             distinct = values.sort().values
             distinct = distinct[torch.cat([torch.tensor([True]), distinct.diff() > 1e-4])]
             if len(distinct) != rows:
-                raise wrong(f"{given} z_{axis} takes {len(distinct)} values in the picture: {numbers(distinct)}.", GRID)
+                raise wrong(
+                    f"{given} z_{axis} takes {len(distinct)} values in the picture: {numbers(distinct)}.",
+                    RANDOM if is_random(student) else GRID,
+                )
             if not close(distinct, torch.linspace(-bound, bound, rows, dtype=torch.float64)):
                 raise wrong(f"{given} z_{axis} takes the values {numbers(distinct)}.", explain_values(distinct, bound))
         distance = torch.cdist(points, points).fill_diagonal_(1)

@@ -25,6 +25,7 @@ NATS_ABOVE_THE_MEAN_IMAGE = 15.0
 DISTANCE_OF_UNTRAINED = 0.8
 REAL_FROM_NOISE = 0.2
 TINY = 1e-6
+SHOWN = 10  # images in each picture of the page
 
 
 @question("1.6a", imports=OPTIMIZERS)
@@ -32,7 +33,7 @@ def test_mlp_vae_learns(student: Student, draw: Draw) -> None:
     """After seconds of training on digits, the bound of new digits is above what the mean digit alone gives."""
     split = draw_split(draw, glyphs)
     training = student.recipes.MLPVAETraining(X_SHAPE, VAE_Z, HIDDEN_DIM, VAE_LR)
-    fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
+    fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     x = split.held_out_pixels.float() / 255
     mean, stddev = fetch(training.vae.encode(x), "mean", "stddev")
     shape = (len(x), VAE_Z)
@@ -43,6 +44,8 @@ def test_mlp_vae_learns(student: Student, draw: Draw) -> None:
     vae.load_state_dict(weights)
     z = (mean + stddev * draw.normal(*shape)).float()
     x_reconst = tensor(vae.decode(z), tuple(x.shape), "decode(z)").clamp(1e-6, 1 - 1e-6)
+    draw.show("New digits", x[:SHOWN])
+    draw.show("The same digits, encoded and decoded", x_reconst[:SHOWN])
     elbo = log_likelihood(x.double(), x_reconst) - divergence_of_samples(z.double(), mean, stddev)
     mean_image = (split.pixels.double() / 255).mean(0).clamp(0.001, 0.999)
     baseline = log_likelihood(x.double(), mean_image.expand(x.shape))
@@ -67,8 +70,10 @@ def test_mlp_gan_learns(student: Student, draw: Draw) -> None:
     training = student.recipes.MLPGANTraining(X_SHAPE, GAN_Z, HIDDEN_DIM, GAN_LR)
     z = draw.normal(200, GAN_Z)
     before = tensor(training.generator(z), (200, *X_SHAPE), "The generated images")
-    fit(student, training, split.pixels, split.labels, GAN_BATCH, GAN_STEPS)
+    fit(student, draw, training, split.pixels, split.labels, GAN_BATCH, GAN_STEPS)
     after = tensor(training.generator(z), (200, *X_SHAPE), "The generated images")
+    draw.show("What the generator made of noise before training", before[:SHOWN])
+    draw.show("What it made of the same noise afterwards", after[:SHOWN])
     ratio = float(nearest_distances(after, data).mean() / nearest_distances(before, data).mean())
     if not draw.within("distance", ratio / DISTANCE_OF_UNTRAINED):
         raise wrong(

@@ -190,13 +190,13 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     try:
         diffusion.sample(there.addcmul, (4, 3, 4, 4), y)  # x + y t: it wants all three in one place
     except Failure as failure:
-        if failure.status == "timeout":
-            raise
         if "on the expected device" in failure.message:
             raise wrong(
                 f"With the model on another device your sampler fails. {failure.message}",
                 "Make tensors where the schedules are: device=self.betas.device.",
-            ) from None  # all else, a loop that reads the value of t say, other checks judge
+            ) from None
+        if "meta tensor" not in failure.message:  # code that reads values, of t say, cannot be told this way
+            raise
 
 
 @question("2.3b")

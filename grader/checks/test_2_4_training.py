@@ -38,6 +38,7 @@ RECOGNISED = 0.3
 SPREADS = (0.3, 1.7)
 
 TINY = 1e-6
+SHOWN = 10  # images in each picture of the page
 NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes of model.py as they are."
 
 
@@ -51,6 +52,8 @@ def expect_vae(weights: dict[str, Tensor], split: Split, draw: Draw) -> Tensor:
     with torch.no_grad():
         mu, logvar = vae.encoder(x).chunk(2, dim=1)
         x_recon = vae.decode(mu)
+    draw.show("New images", (x[:SHOWN] + 1) / 2)
+    draw.show("The same images, encoded and decoded", (x_recon[:SHOWN] + 1) / 2)
     share = float((x_recon - x).square().mean() / (mean_image - x).square().mean())
     stddev = logvar.double().exp().sqrt()
     nats = divergence_of_samples(mu + stddev * draw.normal(*mu.shape), mu.double(), stddev)
@@ -72,7 +75,7 @@ def test_vae_learns(student: Student, draw: Draw) -> None:
     """After seconds of training on shapes, new images come back better than as the mean image."""
     split = draw_split(draw, shapes)
     training = student.recipes.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
-    fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
+    fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     expect_vae(training.state_dict(), split, draw)
 
 
@@ -81,7 +84,7 @@ def test_vae_gan_learns(student: Student, draw: Draw) -> None:
     """The same with an adversarial loss, and the discriminator tells new images from their reconstructions."""
     split = draw_split(draw, shapes)
     training = student.recipes.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
-    fit(student, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
+    fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     weights = training.state_dict()
     x_recon = expect_vae(weights, split, draw)
     discriminator = given_networks().Discriminator(3, NUM_CHANNELS)
@@ -110,12 +113,15 @@ def test_diffusion_learns(student: Student, draw: Draw) -> None:
     training = student.recipes.LDMTraining(vae, CLASSES, NUM_CHANNELS, SCHEDULE.num_timesteps, LDM_LR)
     diffusion = student.diffusion.GaussianDiffusion(SCHEDULE.beta_start, SCHEDULE.beta_end, SCHEDULE.num_timesteps)
     training.diffusion = diffusion
-    fit(student, training, latents, split.labels, LDM_BATCH, LDM_STEPS)
+    fit(student, draw, training, latents, split.labels, LDM_BATCH, LDM_STEPS)
     expect_noise_is_predicted(training.unet.state_dict(), held_out[:NOISY], split.held_out_labels[:NOISY], draw)
 
     labels = torch.arange(SAMPLES) % CLASSES
     shape = (SAMPLES, *latents.shape[1:])
     samples = tensor(diffusion.sample(training.unet, shape, labels), shape, "The samples").float()
+    first = [int((split.labels == label).nonzero()[0]) for label in range(CLASSES)]
+    draw.show("Data, a column for each class", small[first] / 255)
+    draw.show("Samples, a column for each class", (samples[: 4 * CLASSES] * std + mean) / 255)
     spread = float(samples.std())
     if not draw.within("spread", max(SPREADS[0] / max(spread, TINY), spread / SPREADS[1])):
         raise wrong(

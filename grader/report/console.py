@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -58,6 +59,14 @@ def print_result(result: Result, console: Console | None = None) -> None:
     if result.isolation:
         console.print(Text(f"isolation: {result.isolation['summary']}", "dim"))
     console.print(Text(f"Score: {number(result.score)} / {number(result.max_score)}", "bold"))
+
+
+def print_places(results: Path, html: Path | None, console: Console | None = None) -> None:
+    """Say where the details were written, and the page, if there is one."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    console.print(Text(f"The details are in {results}."))
+    if html is not None:
+        console.print(Text(f"The page to read is {html}; open it in a browser."))
 
 
 def _cell(question: QuestionResult) -> RenderableType:

@@ -10,12 +10,13 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from grader.checks.draw import Exhibits
 from grader.checks.runner import STATUSES, Outcome
 from grader.rubric import Question
 
@@ -51,7 +52,7 @@ class QuestionResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One submission, graded."""
+    """One submission, graded. `exhibits`, by the id of a check, are for the page and no part of results.json."""
 
     schema: int
     submission: str
@@ -66,19 +67,27 @@ class Result:
     notes: list[str]
     output: str
     questions: list[QuestionResult]
+    exhibits: dict[str, Exhibits] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> str:
         """The text of results.json."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+        fields = asdict(replace(self, exhibits={}))
+        del fields["exhibits"]
+        return json.dumps(fields, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
         """Write results.json in one step, so that a reader never sees half of it. Raises OSError."""
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            part.write_text(self.to_json(), "utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, self.to_json())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step. Raises OSError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def question_result(question: Question, outcomes: Sequence[Outcome]) -> QuestionResult:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, testing
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from grader.oracle import mlp
 from grader.oracle.closed_form import ClosedForm
 from grader.oracle.elbo import ELBO
 from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
@@ -161,3 +162,59 @@ def test_no_misconception_gives_the_right_value_or_that_of_another(name: str, se
     assert not any(torch.allclose(value, right) for right in expected.values())
     others = [s for s in form.misconceptions if s != sentence]
     assert [s for s in others if torch.allclose(value, expected.misconceived(s))] == []
+
+
+# ---------------------------------------------------------------- what lies behind layers
+
+
+def chain(names: tuple[str, ...], gains: Tensor) -> Tensor:
+    """What comes out of a chain with these activations, in float32."""
+    unit = torch.ones(len(gains))
+    for name, gain in zip(names, gains.float().unbind(1), strict=True):
+        unit = mlp.ACTIVATIONS[name](gain * unit)
+    return unit.double()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", mlp.ACTIVATIONS)
+def test_activations_are_named(name: str, layers: int) -> None:
+    gains = mlp.draw_gains(layers)
+    assert mlp.name_activations(gains, chain((name,) * layers, gains)) == (name,) * layers
+    mixed = ("a ReLU",) * (layers - 1) + (name,)
+    assert mlp.name_activations(gains, chain(mixed, gains)) == mixed
+
+
+def test_an_unknown_activation_is_not_named() -> None:
+    gains = mlp.draw_gains(2)
+    assert mlp.name_activations(gains, torch.sin(chain(("a ReLU", "a ReLU"), gains))) == ()
+
+
+@pytest.mark.parametrize("hidden", ["a ReLU", "a LeakyReLU with the slope 0.2", "a tanh", "a SiLU"])
+@pytest.mark.parametrize("sentence", mlp.OUTPUTS)
+def test_what_comes_behind_the_last_layer_is_named(sentence: str, hidden: str) -> None:
+    unit = chain((hidden, hidden), torch.ones(1, 2)).item()
+    assert mlp.name_output(mlp.OUTPUTS[sentence](torch.tensor(mlp.GAINS) * unit).double(), 2) == sentence
+    right = (torch.tensor(mlp.GAINS) * unit).sigmoid().double()
+    assert mlp.name_output(right, 2) == ""
+
+
+SIGMAS = {
+    "exponential": torch.exp,
+    "root of softplus": lambda a: torch.nn.functional.softplus(a).sqrt(),
+    "has a beta": lambda a: torch.nn.functional.softplus(a, beta=3),
+    "A number is added": lambda a: torch.nn.functional.softplus(a) + 0.1,
+    "ELU + 1": lambda a: torch.nn.functional.elu(a) + 1,
+}
+
+
+@pytest.mark.parametrize("says", SIGMAS)
+def test_a_standard_deviation_is_told_from_softplus(says: str) -> None:
+    head, scales = torch.tensor([0.7, -1.3], dtype=torch.float64), torch.tensor([-2.0, 0.5, 3.0], dtype=torch.float64)
+    sigma = SIGMAS[says]
+    known = {"above": sigma(head), "below": sigma(-head), "zero": sigma(0 * head)}
+    fits = {
+        sentence
+        for sentence in mlp.SIGMA.misconceptions
+        if all(torch.allclose(sigma(s * head), mlp.SIGMA.at(**known, scale=s).misconceived(sentence)) for s in scales)
+    }
+    assert [says in sentence for sentence in fits] == [True]

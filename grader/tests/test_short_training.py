@@ -149,7 +149,9 @@ def test_questions_asked_for_bring_those_they_need() -> None:
 def test_a_question_may_only_need_earlier_ones(tmp_path: object) -> None:
     from grader.rubric import RubricError, load
 
-    text = 'schema = 1\n[[question]]\nid = "a"\ntitle = "t"\nfile = "f"\nblock = "b"\nneeds = ["z"]\n[question.checks]\n'
+    text = (
+        'schema = 1\n[[question]]\nid = "a"\ntitle = "t"\nfile = "f"\nblock = "b"\nneeds = ["z"]\n[question.checks]\n'
+    )
     path = tmp_path / "rubric.toml"  # type: ignore[operator]
     path.write_text(text, "utf-8")
     with pytest.raises(RubricError, match="a needs z, not listed before it"):
