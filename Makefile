@@ -10,7 +10,10 @@ RESULTS ?= results.json
 SEED ?= 0
 AUDIENCE ?=
 ATTEMPT ?=
-OUT ?= homework.zip
+OUT ?=
+SUBMISSIONS ?=
+JOBS ?=
+ARGUMENTS ?=
 TORCH_INDEX ?=
 LEADERBOARD ?= no
 DEVICE ?= cpu
@@ -36,7 +39,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade test selfcheck lint doctor handout release gradescope figures calibrate bench-grade bench-train bench-training bench-workers lock clean
+.PHONY: help grade grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-grade bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,11 +64,14 @@ doctor: $(CORE) ## Say what this machine has, and how a submission is isolated o
 handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that are filled in
 	@$(RUN) -m grader handout $(if $(filter 1,$(FORCE)),--force)
 
+grade-all: $(CORE) ## Grade a class: SUBMISSIONS=download.zip OUT=grades JOBS=2 ONLY=2.1a TRAINING=yes; more by ARGUMENTS=
+	@$(RUN) -m grader batch "$(SUBMISSIONS)" --out "$(or $(OUT),grades)" $(if $(JOBS),--jobs "$(JOBS)") --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(ARGUMENTS)
+
 release: $(CORE) ## Make what students download: OUT=homework.zip
-	@$(RUN) -m grader release --out "$(OUT)"
+	@$(RUN) -m grader release --out "$(or $(OUT),homework.zip)"
 
 gradescope: $(CORE) ## Make the autograder for Gradescope: OUT=autograder.zip TORCH_INDEX=URL ONLY=2.1a TRAINING=yes LEADERBOARD=no
-	@$(RUN) -m grader gradescope --out "$(if $(filter file,$(origin OUT)),autograder.zip,$(OUT))" --torch-index "$(TORCH_INDEX)" --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(if $(filter yes,$(LEADERBOARD)),--leaderboard)
+	@$(RUN) -m grader gradescope --out "$(or $(OUT),autograder.zip)" --torch-index "$(TORCH_INDEX)" --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(if $(filter yes,$(LEADERBOARD)),--leaderboard)
 
 figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduced MNIST=mnist CIFAR10=folder:PATH
 	@$(RUN) -m grader.figures --schedule "$(SCHEDULE)" --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"

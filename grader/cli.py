@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from enum import Enum
@@ -28,6 +29,7 @@ class Device(str, Enum):
 
 
 Audience = Enum("Audience", {name.upper(): name for name in AUDIENCES}, type=str)  # type: ignore[misc]
+AFTER_DUE = Audience("after_due")
 EVERYBODY = Audience(AUDIENCES[-1] if SOLUTION.is_dir() else AUDIENCES[0])  # without solution/, a student's copy
 
 
@@ -84,6 +86,55 @@ def grade(
         stop(f"the grader failed in {', '.join(ours)}; this is not the student's fault.")
     if result.score < fail_under:
         raise typer.Exit(1)
+
+
+@app.command()
+def batch(
+    submissions: Annotated[Path, typer.Argument(help="What the system gave you: a folder, a zip or a tar.")],
+    out: Annotated[Path, typer.Option(help="Folder for grades and feedback; the same again goes on.")] = Path("grades"),
+    layout: Annotated[str, typer.Option(help="canvas, moodle, gradescope, github or folders.")] = "",
+    template: Annotated[str, typer.Option(help="Paths like {login}_{attempt}_{file}, instead of a layout.")] = "",
+    roster: Annotated[Path | None, typer.Option(help="CSV of everybody, to list who handed in nothing.")] = None,
+    canvas: Annotated[Path | None, typer.Option(help="Canvas gradebook to fill in.")] = None,
+    assignment: Annotated[str, typer.Option(help="Column of the Canvas gradebook.")] = "",
+    moodle: Annotated[Path | None, typer.Option(help="Moodle worksheet to fill in.")] = None,
+    gradescope: Annotated[Path | None, typer.Option(help="Gradescope grades file to fill in.")] = None,
+    only: Annotated[str, typer.Option(help="Questions to grade: ids or their beginnings, like 2.1a,2.3.")] = "",
+    regrade: Annotated[list[str], typer.Option(help="A student whose result is to be made anew.")] = [],  # noqa: B006
+    jobs: Annotated[int, typer.Option(min=1, help="Processes; 0.5 GB of memory each.")] = os.cpu_count() or 1,
+    seed: Annotated[int | None, typer.Option(help="Seed of the class; one that nobody knows by default.")] = None,
+    shard: Annotated[str, typer.Option(help="Grade a part only, like 0/4; `merge` brings parts together.")] = "",
+    feedback: Annotated[Audience, typer.Option(help="Who reads the feedback.")] = AFTER_DUE,
+    device: Annotated[Device, typer.Option(help="Where student code computes.")] = Device.CPU,
+    training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = True,
+    allow_weak_isolation: Annotated[bool, typer.Option(help="Run strangers' code where it could do harm.")] = False,
+) -> None:
+    """Grade a class: every submission once, again only what changed. Writes grades.csv and feedback for everybody."""
+    from .batch.command import CommandError, Gradebooks, Request, grade_all
+
+    books = Gradebooks(canvas, assignment or None, moodle, gradescope)
+    request = Request(
+        submissions, out, layout or None, template or None, roster, only, tuple(regrade), jobs, seed, shard,
+        feedback.value, device.value, training, allow_weak_isolation, books,
+    )  # fmt: skip
+    try:
+        grade_all(request)
+    except CommandError as error:
+        stop(str(error))
+
+
+@app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(help="Folder for the results of all.")],
+    shards: Annotated[list[Path], typer.Argument(help="Folders that `batch --shard` wrote.")],
+) -> None:
+    """Bring the results of shards together; then run `batch` on the folder for grades and feedback."""
+    from .batch.command import CommandError, merge_shards
+
+    try:
+        typer.echo(f"{merge_shards(out, shards)} results came together in {out}.")
+    except CommandError as error:
+        stop(str(error))
 
 
 @app.command()

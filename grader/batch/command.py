@@ -4,41 +4,142 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from grader.report.result import STATUSES
+from grader.engine.isolation import WeakIsolationError
+from grader.engine.launcher import StartError, default_launcher
+from grader.engine.text import printable
+from grader.report.feedback import as_text, visible_to
+from grader.report.gradebook import GradebookError, fill_canvas, fill_gradescope, fill_moodle, write_grades
+from grader.report.result import STATUSES, Result
+from grader.rubric import RubricError, load, select
 
-from .entry import Entry
-from .run import Plan, Settings, carry_out
-from .store import Store
+from .entry import Entry, Grade
+from .intake import IntakeError, intake
+from .run import GradingError, Plan, Settings, carry_out, plan
+from .store import Store, StoreError
 
 DATABASE = "grades.sqlite"
 
 
+EXPECTED = (GradebookError, GradingError, IntakeError, RubricError, StartError, StoreError, WeakIsolationError)
+
+
+class CommandError(Exception):
+    """The class cannot be graded; the message says what to do."""
+
+
 @dataclass(frozen=True)
-class Class:
-    """A class after grading.
+class Gradebooks:
+    """Files that systems gave, to be filled in; `assignment` is a column of Canvas."""
 
-    Attributes:
-        entries: everybody.
-        keys: of results, by student.
-        store: holds the results; open.
-    """
+    canvas: Path | None = None
+    assignment: str | None = None
+    moodle: Path | None = None
+    gradescope: Path | None = None
 
-    entries: Sequence[Entry]
-    keys: dict[str, str]
-    store: Store
 
-    def result(self, student: str) -> dict[str, Any] | None:
-        """The fields of a student's results.json; None where nothing could be graded."""
-        return self.store.result(self.keys[student]) if student in self.keys else None
+@dataclass(frozen=True)
+class Request:
+    """What `batch` was asked; the options of the command say what each is."""
+
+    submissions: Path
+    out: Path
+    layout: str | None
+    template: str | None
+    roster: Path | None
+    only: str
+    regrade: tuple[str, ...]
+    jobs: int
+    seed: int | None
+    shard: str
+    feedback: str
+    device: str
+    training: bool
+    allow_weak_isolation: bool
+    gradebooks: Gradebooks
+
+
+def grade_all(request: Request, console: Console | None = None) -> None:
+    """Grade a class as asked, and say what was done. Raises CommandError."""
+    console = console or Console(highlight=False)
+    try:
+        select(load(), request.only)
+        only_shard = parse_shard(request.shard)
+        found = intake(request.submissions, request.layout, request.template, request.roster)
+        entries = found.entries
+        handed_in = sum(not entry.error for entry in entries)
+        say(console, f"{len(entries)} students ({found.layout}), {handed_in} with something to grade.", *found.notes)
+        isolation = check_isolation(request)
+        with closing(open_store(request.out)) as store:
+            settings = settings_of(request, store)
+            planned = plan(entries, settings, store, request.regrade, only_shard)
+            say(console, f"isolation: {isolation}. Seed {settings.seed}. {len(planned.waiting)} left to grade.")
+            grade_waiting(planned, settings, store, request.jobs, console)
+            if only_shard is None:
+                write_class(entries, planned.keys, store, request.out, request.feedback)
+                back = grades(entries, planned.keys, store, request.feedback)
+                say(console, *fill_gradebooks(request, back), f"Grades and feedback are in {request.out}.")
+    except (*EXPECTED, OSError) as error:
+        raise CommandError(str(error)) from error
+
+
+def say(console: Console, *sentences: str) -> None:
+    """Print sentences, one a line."""
+    for sentence in sentences:
+        console.print(Text(printable(sentence)))
+
+
+def parse_shard(text: str) -> tuple[int, int] | None:
+    """A shard like 0/4. Raises CommandError if it is none."""
+    if not text:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise CommandError(f"{text} is no shard; write 0/4 for the first of four, up to 3/4.")
+    return int(number), int(count)
+
+
+def check_isolation(request: Request) -> str:
+    """What stands between a submission and this machine. Raises WeakIsolationError if that is too little."""
+    with closing(default_launcher(request.device)) as launcher, TemporaryDirectory() as name:
+        process = launcher.spawn(Path(name).resolve())
+        process.end()
+    if not request.allow_weak_isolation:
+        process.isolation.require_strong()
+    return process.isolation.summary
+
+
+def settings_of(request: Request, store: Store) -> Settings:
+    """What is asked of every submission."""
+    return Settings(class_seed(store, request.seed), request.device, "ta", request.only, request.training)
+
+
+def fill_gradebooks(request: Request, back: Sequence[Grade]) -> list[str]:
+    """Write the systems' files with grades in them to the folder. Returns sentences on what to look at."""
+    books, filled = request.gradebooks, []
+    if books.canvas:
+        filled.append((books.canvas, fill_canvas(books.canvas, back, books.assignment)))
+    if books.moodle:
+        filled.append((books.moodle, fill_moodle(books.moodle, back)))
+    if books.gradescope:
+        filled.append((books.gradescope, fill_gradescope(books.gradescope, back)))
+    said = []
+    for path, book in filled:
+        target = request.out / f"filled-{path.name}"
+        book.write(target)
+        said.append(f"{target} has the grades of {len(book.matched)} students.")
+        said += [f"{student}: {why}" for student, why in book.unmatched.items()] + book.notes
+    return said
 
 
 def class_seed(store: Store, seed: int | None) -> int:
@@ -79,6 +180,51 @@ def grade_waiting(planned: Plan, settings: Settings, store: Store, jobs: int, co
         carry_out(planned, settings, store, jobs, progress)
 
 
+def write_class(entries: Sequence[Entry], keys: Mapping[str, str], store: Store, out: Path, audience: str) -> None:
+    """Write grades.csv, and for every student feedback/<student>.html and .txt. Raises OSError.
+
+    Args:
+        entries: the class.
+        keys: of results, by student.
+        store: holds the results; one at a time is read.
+        out: the folder to write to.
+        audience: of the feedback, one of AUDIENCES.
+    """
+    from grader.report.html import write
+
+    feedback = out / "feedback"
+    feedback.mkdir(exist_ok=True)
+    points: dict[str, dict[str, float]] = {}
+    for entry, result in results(entries, keys, store):
+        points[entry.student] = {question.id: question.score for question in result.questions}
+        seen = visible_to(result, audience)
+        write(seen, feedback / f"{entry.student}.html")
+        (feedback / f"{entry.student}.txt").write_text(as_text(seen) + "\n", "utf-8")
+    columns = dict.fromkeys(name for scores in points.values() for name in scores)
+    write_grades(out / "grades.csv", grades(entries, keys, store, audience), list(columns), points)
+
+
+def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> Iterator[tuple[Entry, Result]]:
+    """The results of those that have one, by the names of their students, one after another."""
+    for entry in entries:
+        fields = store.result(keys[entry.student]) if entry.student in keys else None
+        if fields is not None:
+            fields["notes"] = [*entry.notes, *fields["notes"]]
+            yield entry, replace(Result.from_fields(fields), submission=printable(entry.name))
+
+
+def grades(entries: Sequence[Entry], keys: Mapping[str, str], store: Store, audience: str) -> list[Grade]:
+    """What goes back for everybody, whoever handed in nothing included."""
+    found = {entry.student: result for entry, result in results(entries, keys, store)}
+    most = max((result.max_score for result in found.values()), default=0.0)
+    return [
+        Grade(entry, found[entry.student].score, most, as_text(visible_to(found[entry.student], audience)))
+        if entry.student in found
+        else Grade(entry, None, most, entry.error)
+        for entry in entries
+    ]
+
+
 def open_store(out: Path) -> Store:
     """The database of a class in the folder that everything is written to, which is made."""
     out.mkdir(parents=True, exist_ok=True)
@@ -86,6 +232,9 @@ def open_store(out: Path) -> Store:
 
 
 def merge_shards(out: Path, shards: Sequence[Path]) -> int:
-    """Bring the results of shards together in one folder. Returns how many were new. Raises StoreError."""
-    with closing(open_store(out)) as store:
-        return sum(store.merge(folder / DATABASE) for folder in shards)
+    """Bring the results of shards together in one folder. Returns how many were new. Raises CommandError."""
+    try:
+        with closing(open_store(out)) as store:
+            return sum(store.merge(folder / DATABASE) for folder in shards)
+    except (StoreError, OSError) as error:
+        raise CommandError(str(error)) from error

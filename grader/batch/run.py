@@ -29,7 +29,6 @@ ATTEMPTS = 3  # of a submission whose process dies
 IN_FLIGHT = 2  # submissions a process has at hand, so that none waits for the parent
 DECIDES = ("grader/*.py", "grader/*.toml", "grader/checks/**/*.py", "grader/oracle/*.py", "grader/engine/*.py")
 DECIDES_TOO = ("grader/report/result.py", "data/*.py", "data/*.png")
-NOT_CODE = ("seconds",)
 
 
 class GradingError(Exception):
@@ -111,16 +110,13 @@ def _begin(device: str) -> None:
 def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any]:
     """Grade one submission. Returns the fields of its results.json, without a name."""
     from grader.grading import grade
-    from grader.submission import SubmissionError, from_files
+    from grader.submission import from_files
 
     if _launcher is None:
         _begin(settings.device)
     questions = select(seen_by(load(), settings.audience), settings.only)
-    try:
-        submission = from_files("", files)
-    except SubmissionError as error:
-        return {"error": str(error)}
-    return asdict(grade(submission, questions, _launcher, settings.seed, training=settings.training))
+    submission = from_files("", files)
+    return grade(submission, questions, _launcher, settings.seed, training=settings.training).as_fields()
 
 
 # ---------------------------------------------------------------- in the parent

@@ -272,12 +272,6 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, slope: float, named: str
     total = variation(open_units)
     if total < INERT:
         raise wrong(f"{circuit.plan.what} gives the same for different inputs, whatever its weights.")
-    for name in circuit.hidden if slope else ():
-        if bool((circuit.respond(inputs, {name: -1.0}) * open_units > 1e-5).any()):
-            raise wrong(
-                f"Negative weights in {name} push the output to the same side as positive ones.",
-                f"{named[0].upper()}{named[1:]} rises everywhere: its negative slope is not below 0.",
-            )
     groups = [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]
     shares = [variation(circuit.respond(inputs, dict.fromkeys(names, -1.0))) / total for names in groups]
     share, names = max(zip(shares, groups, strict=True), key=lambda pair: pair[0])
@@ -291,6 +285,12 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, slope: float, named: str
             or explain_normalisation(circuit, inputs)
             or f"{RECTIFIERS}{named}, and no other activation or normalisation.",
         )
+    for name in circuit.hidden if slope else ():
+        if bool((circuit.respond(inputs, {name: -1.0}) * open_units > 1e-5).any()):
+            raise wrong(
+                f"Negative weights in {name} push the output to the same side as positive ones.",
+                f"{named[0].upper()}{named[1:]} rises everywhere: its negative slope is not below 0.",
+            )
 
 
 def explain_activations(circuit: Circuit, named: str) -> str:

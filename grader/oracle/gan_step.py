@@ -291,7 +291,7 @@ GENERATOR_LOSS = closed_form(
         MOVES_IN_BOTH: lambda game: game.value(
             generator_loss, game.new_discriminator, game.step_generator(discriminator_loss, game.discriminator)
         ),
-        "The generator's loss is the one after its step; return the one that the step went down.": (
+        "The generator's loss is one after its step, or of a second step; return that of the only step it takes.": (
             lambda game: game.value(generator_loss, game.new_discriminator, _moved_once(game))
         ),
     },

@@ -69,11 +69,24 @@ class Result:
     questions: list[QuestionResult]
     exhibits: dict[str, Exhibits] = field(default_factory=dict, compare=False, repr=False)
 
-    def to_json(self) -> str:
-        """The text of results.json."""
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Result:
+        """The result that `as_fields` gave. Raises TypeError or KeyError if there are other fields."""
+        questions = [
+            QuestionResult(**question | {"checks": [CheckResult(**check) for check in question["checks"]]})
+            for question in fields["questions"]
+        ]
+        return cls(**fields | {"questions": questions})
+
+    def as_fields(self) -> dict[str, Any]:
+        """The fields of results.json."""
         fields = asdict(replace(self, exhibits={}))
         del fields["exhibits"]
-        return json.dumps(fields, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+        return fields
+
+    def to_json(self) -> str:
+        """The text of results.json."""
+        return json.dumps(self.as_fields(), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 
     def write(self, path: Path) -> None:
         """Write results.json in one step, so that a reader never sees half of it. Raises OSError."""

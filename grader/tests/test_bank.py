@@ -1,4 +1,4 @@
-"""Every right filling of the bank earns every point of its question, and every wrong one loses some."""
+"""Every right filling of the bank earns every point; every wrong one loses some, and its mistake is named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from grader.bank import Filling, load_bank
 from grader.rubric import load
+from grader.selfcheck.diagnoses import Diagnosis
 from grader.submission import Submission
 
 from .conftest import Graded, filled
@@ -25,7 +26,10 @@ def test_filling(filling: Filling, handout: Submission, graded: Graded) -> None:
         assert result.score == result.max_score, reasons
     else:
         assert result.score < result.max_score, f"not caught: {filling.mistake}"
-        assert all(check.message for check in question.checks if check.status != "passed")
+        diagnosis = Diagnosis(filling, [check for check in question.checks if check.status != "passed"])
+        assert all(check.message for check in diagnosis.failed)
+        assert diagnosis.named, diagnosis.told
+        assert diagnosis.untrue == []
 
 
 @pytest.mark.parametrize("question", [question.id for question in load() if not question.needs])

@@ -19,10 +19,13 @@ import pytest
 
 from grader.assignment import REPOSITORY
 from grader.bank import load_bank
+from grader.batch import command as batch_command
 from grader.batch import run as batch
 from grader.batch.entry import Entry
 from grader.batch.run import Settings, carry_out, key_of, plan, shard
 from grader.batch.store import Store, StoreError
+from grader.engine.isolation import WeakIsolationError
+from grader.engine.launcher import ZygoteLauncher
 from grader.submission import Submission
 
 from .conftest import filled
@@ -200,3 +203,75 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path: Path) -> None:
             store.save("b", {"text": "x" * 1_000_000})
     with closing(sqlite3.connect(tmp_path / "grades.sqlite")) as opened:
         assert [json.loads(text) for (text,) in opened.execute("SELECT result FROM results")] == [{"score": 1}]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def hand_in(folder: Path, entries: list[Entry]) -> Path:
+    """The class as a folder with a folder for everybody, and one that holds nothing."""
+    for entry in entries:
+        (folder / entry.student).mkdir(parents=True)
+        for name, content in entry.files.items():
+            (folder / entry.student / name).write_bytes(content)
+    return folder
+
+
+def test_a_class_from_hand_ins_to_the_gradebook(entries: list[Entry], tmp_path: Path) -> None:
+    classroom, out = hand_in(tmp_path / "class", entries), tmp_path / "grades"
+    gradebook = tmp_path / "gradebook.csv"
+    rows = [f"{entry.student},,{entry.student},{entry.student},,\r\n" for entry in entries]
+    gradebook.write_text("Student,ID,SIS User ID,SIS Login ID,Section,Homework (7)\r\n" + "".join(rows), "utf-8")
+    roster = tmp_path / "roster.csv"
+    roster.write_text("login,name\n" + "".join(f"{entry.student},{entry.name}\n" for entry in entries), "utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "grader",
+        "batch",
+        str(classroom),
+        "--out",
+        str(out),
+        "--only",
+        ONLY,
+        "--no-training",
+    ]
+    command += ["--canvas", str(gradebook), "--roster", str(roster), "--seed", "3", "--jobs", "2"]
+    for left in (len(entries) - 2, 0):
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"{left} left to grade" in done.stdout
+    grades = (out / "grades.csv").read_text("utf-8").splitlines()
+    assert len(grades) == len(entries) + 1
+    scores = {line.split(",")[0]: line.split(",")[2] for line in grades[1:]}
+    assert (scores["s0"], scores["twin"], scores["absent"]) == ("5", "5", "")
+    filled_in = (out / "filled-gradebook.csv").read_text("utf-8").splitlines()
+    assert {line.split(",")[0]: line.split(",")[-1] for line in filled_in[1:]} == scores
+    assert "5 of 5 points" in (out / "feedback" / "s0.txt").read_text("utf-8")
+    assert "<title>" in (out / "feedback" / "s0.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere"], "nowhere"),
+        (["handout", "--only", "9.9"], "there is no question 9.9"),
+        (["handout", "--shard", "4/4"], "4/4 is no shard; write 0/4"),
+    ],
+)
+def test_what_cannot_be_graded_is_said_in_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    command = [sys.executable, "-m", "grader", "batch", *arguments, "--out", str(tmp_path / "grades")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+
+
+def test_a_class_is_not_run_where_it_could_do_harm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weak = batch_command.Request(
+        tmp_path, tmp_path / "out", None, None, None, ONLY, (), 1, 0, "", "ta", "cpu", False, False, batch_command.Gradebooks()
+    )  # fmt: skip
+    without = ZygoteLauncher(without=("landlock", "seccomp"))
+    monkeypatch.setattr(batch_command, "default_launcher", lambda device: without)
+    with pytest.raises(WeakIsolationError, match="--allow-weak-isolation"):
+        batch_command.check_isolation(weak)
