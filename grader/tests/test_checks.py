@@ -24,7 +24,7 @@ from grader.submission import Submission
 
 from .conftest import EXACT, Graded, by_id, filled, run_check, with_source
 
-SEEDS = 25  # `make calibrate` runs more
+SEEDS = 10  # `make calibrate` runs more
 
 
 def message(call: Callable[[], object]) -> str:

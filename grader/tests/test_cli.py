@@ -147,8 +147,8 @@ def test_grading_needs_no_torchvision(run: Run, tmp_path: Path) -> None:
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text("raise ImportError('broken')\n", "utf-8")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = run("grade", "solution", "--results", str(tmp_path / "r.json"), PYTHONPATH=path)
-    assert "Score: 100 / 100" in done.stdout, done.stderr
+    done = run("grade", "solution", "--only", "1.6a,1.5", "--results", str(tmp_path / "r.json"), PYTHONPATH=path)
+    assert "Score: 17 / 17" in done.stdout, done.stderr
 
 
 def test_select_takes_beginnings() -> None:
