@@ -82,7 +82,7 @@ def make_bundle(archive: Path) -> list[str]:
         ReleaseError: if the solution does not earn every public point, or the folder is somebody else's.
     """
     folder = archive.with_suffix("")
-    if folder.exists() and not (folder / "grader" / ANSWERS.relative_to(REPOSITORY / "grader")).exists():
+    if folder.exists() and not (folder / ANSWERS.relative_to(REPOSITORY)).exists():
         raise ReleaseError(f"{folder} is there already and is no bundle; give OUT another name.")
     answers = record_answers()
     shutil.rmtree(folder, ignore_errors=True)

@@ -86,8 +86,7 @@ def grade_all(request: Request, console: Console | None = None) -> None:
             say(console, f"isolation: {isolation}. Seed {settings.seed}. {len(planned.waiting)} left to grade.")
             grade_waiting(planned, settings, store, request.jobs, console)
             if only_shard is None:
-                write_class(entries, planned.keys, store, request.out, request.feedback)
-                back = grades(entries, planned.keys, store, request.feedback)
+                back = write_class(entries, planned.keys, store, request.out, request.feedback)
                 say(console, *fill_gradebooks(request, back), f"Grades and feedback are in {request.out}.")
     except (*EXPECTED, OSError) as error:
         raise CommandError(str(error)) from error
@@ -180,8 +179,10 @@ def grade_waiting(planned: Plan, settings: Settings, store: Store, jobs: int, co
         carry_out(planned, settings, store, jobs, progress)
 
 
-def write_class(entries: Sequence[Entry], keys: Mapping[str, str], store: Store, out: Path, audience: str) -> None:
-    """Write grades.csv, and for every student feedback/<student>.html and .txt. Raises OSError.
+def write_class(
+    entries: Sequence[Entry], keys: Mapping[str, str], store: Store, out: Path, audience: str
+) -> list[Grade]:
+    """Write grades.csv, and for every student feedback/<student>.html and .txt. Returns what goes back for everybody.
 
     Args:
         entries: the class.
@@ -189,19 +190,29 @@ def write_class(entries: Sequence[Entry], keys: Mapping[str, str], store: Store,
         store: holds the results; one at a time is read.
         out: the folder to write to.
         audience: of the feedback, one of AUDIENCES.
+
+    Raises:
+        OSError: if a file cannot be written.
     """
     from grader.report.html import write
 
     feedback = out / "feedback"
     feedback.mkdir(exist_ok=True)
     points: dict[str, dict[str, float]] = {}
+    told: dict[str, str] = {}
+    scores: dict[str, float] = {}
+    most = 0.0
     for entry, result in results(entries, keys, store):
         points[entry.student] = {question.id: question.score for question in result.questions}
+        scores[entry.student], most = result.score, max(most, result.max_score)
         seen = visible_to(result, audience)
+        told[entry.student] = as_text(seen)
         write(seen, feedback / f"{entry.student}.html")
-        (feedback / f"{entry.student}.txt").write_text(as_text(seen) + "\n", "utf-8")
-    columns = dict.fromkeys(name for scores in points.values() for name in scores)
-    write_grades(out / "grades.csv", grades(entries, keys, store, audience), list(columns), points)
+        (feedback / f"{entry.student}.txt").write_text(told[entry.student] + "\n", "utf-8")
+    columns = dict.fromkeys(name for by_question in points.values() for name in by_question)
+    grades = [Grade(entry, scores.get(entry.student), most, told.get(entry.student, entry.error)) for entry in entries]
+    write_grades(out / "grades.csv", grades, list(columns), points)
+    return grades
 
 
 def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> Iterator[tuple[Entry, Result]]:
@@ -211,18 +222,6 @@ def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> 
         if fields is not None:
             fields["notes"] = [*entry.notes, *fields["notes"]]
             yield entry, replace(Result.from_fields(fields), submission=printable(entry.name))
-
-
-def grades(entries: Sequence[Entry], keys: Mapping[str, str], store: Store, audience: str) -> list[Grade]:
-    """What goes back for everybody, whoever handed in nothing included."""
-    found = {entry.student: result for entry, result in results(entries, keys, store)}
-    most = max((result.max_score for result in found.values()), default=0.0)
-    return [
-        Grade(entry, found[entry.student].score, most, as_text(visible_to(found[entry.student], audience)))
-        if entry.student in found
-        else Grade(entry, None, most, entry.error)
-        for entry in entries
-    ]
 
 
 def open_store(out: Path) -> Store:
