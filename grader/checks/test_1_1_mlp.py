@@ -273,7 +273,8 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, slope: float, named: str
     if total < INERT:
         raise wrong(f"{circuit.plan.what} gives the same for different inputs, whatever its weights.")
     groups = [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]
-    shares = [variation(circuit.respond(inputs, dict.fromkeys(names, -1.0))) / total for names in groups]
+    responses = [circuit.respond(inputs, dict.fromkeys(names, -1.0)) for names in groups]
+    shares = [variation(response) / total for response in responses]
     share, names = max(zip(shares, groups, strict=True), key=lambda pair: pair[0])
     if not within("what comes through a closed ReLU", share / (slope + 1e-5)):
         where = f"{'behind' if len(names) == 1 else 'between'} {' and '.join(names)}"
@@ -285,8 +286,8 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, slope: float, named: str
             or explain_normalisation(circuit, inputs)
             or f"{RECTIFIERS}{named}, and no other activation or normalisation.",
         )
-    for name in circuit.hidden if slope else ():
-        if bool((circuit.respond(inputs, {name: -1.0}) * open_units > 1e-5).any()):
+    for name, response in zip(circuit.hidden, responses, strict=False) if slope else ():  # those of one layer
+        if bool((response * open_units > 1e-5).any()):
             raise wrong(
                 f"Negative weights in {name} push the output to the same side as positive ones.",
                 f"{named[0].upper()}{named[1:]} rises everywhere: its negative slope is not below 0.",
