@@ -92,7 +92,7 @@ bench-workers: $(CORE) ## Start a thousand workers: time, memory, and what they 
 	@$(RUN) -m grader.bench.workers
 
 lock: ## Choose the versions in grader/constraints.txt anew (needs uv)
-	uv pip compile --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml -o $(CONSTRAINTS)
+	uv pip compile --universal --python-version 3.10 --extra dev --extra cluster --no-header --no-annotate pyproject.toml -o $(CONSTRAINTS)
 
 clean: ## Remove .venv and what the tools left
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
