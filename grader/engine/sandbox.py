@@ -208,7 +208,7 @@ def libraries() -> list[str]:
     """Folders that Python, torch and the C library load code and data from."""
     places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     places += [str(Path(sys.base_prefix) / "lib")]
-    for name in ("torch", "numpy", "safetensors"):
+    for name in ("torch", "numpy"):
         file = getattr(sys.modules.get(name), "__file__", None)
         places += [str(Path(file).parents[1])] if file else []
     places += ["/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]

@@ -1,12 +1,14 @@
-"""The wire between the grader and a worker: frames of JSON and safetensors over a socket, never pickle.
+"""The wire between the grader and a worker: frames of JSON and of the elements of tensors, never pickle.
 
-A frame is a header (magic, length of the JSON, length of the safetensors), the JSON, the safetensors. A value
-travels as a skeleton, a dictionary with one key that says what it is; its tensors travel beside it by name.
+A frame is a header (magic, length of the JSON, length of the elements), the JSON, the elements. A value travels as a
+skeleton, a dictionary with one key that says what it is; its tensors travel beside it by name. The JSON is a message
+whose "tensors", if there are any, says of each by name its dtype and shape, in the order of their elements.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import struct
@@ -17,15 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 MAGIC = b"DGM1"
 HEADER = struct.Struct("<4sII")
 MAX_JSON_BYTES = 1 << 20
 MAX_TENSOR_BYTES = 64 << 20
-MAX_TENSOR_TABLE_BYTES = 64 << 10  # some hundred tensors
+MAX_DIMENSIONS = 16
 MAX_DEPTH = 6
 MAX_ITEMS = 1000
 MAX_TEXT = 2000
@@ -33,9 +32,11 @@ MAX_INTEGER = 1 << 63
 MAX_DIGITS = 20
 
 DTYPES = {
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
-    torch.int8, torch.uint8, torch.bool,
+    "float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
+    "int64": torch.int64, "int32": torch.int32, "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8,
+    "bool": torch.bool,
 }  # fmt: skip
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 Tensors = dict[str, torch.Tensor]
 
@@ -70,9 +71,9 @@ class Channel:
         self.socket.close()
 
     def send(self, message: dict[str, Any], tensors: Tensors | None = None, deadline: float | None = None) -> None:
-        """Send one frame. Raises WireClosed, WireTimeout, or WireError if the frame is over the limits."""
-        text = json.dumps(message).encode()
-        blob = save_tensors(tensors) if tensors else b""
+        """Send one frame, of tensors as `encode` makes them. Raises WireClosed, WireTimeout, or WireError if the frame is over the limits."""
+        table, blob = _pack(tensors) if tensors else (None, b"")
+        text = json.dumps(message if table is None else message | {"tensors": table}).encode()
         if len(text) > MAX_JSON_BYTES or len(blob) > MAX_TENSOR_BYTES:
             raise WireError(f"a frame of {len(text)} and {len(blob)} bytes is over the limits")
         try:
@@ -88,24 +89,21 @@ class Channel:
         magic, text_length, blob_length = HEADER.unpack(self._read(HEADER.size, deadline))
         if magic != MAGIC or text_length > MAX_JSON_BYTES or blob_length > MAX_TENSOR_BYTES:
             raise WireError("a frame has a malformed header")
-        text, blob = self._read(text_length, deadline), self._read(blob_length, deadline)
-        if int.from_bytes(blob[:8], "little") > MAX_TENSOR_TABLE_BYTES:
-            raise WireError("a frame has a malformed table of tensors")
+        body = self._read(text_length + blob_length, deadline)
         try:
-            message = json.loads(text, parse_int=_small_integer)
-            tensors = load_tensors(blob) if blob else {}
-        except (ValueError, KeyError, RecursionError, SafetensorError) as error:
+            message = JSON.decode(body[:text_length].decode())
+        except (ValueError, RecursionError) as error:
             raise WireError(f"a frame has a malformed body: {type(error).__name__}") from error
         if type(message) is not dict:
             raise WireError("a frame is not an object")
-        return message, tensors
+        return message, _unpack(message.pop("tensors", {}), memoryview(body)[text_length:])
 
     def silent(self) -> bool:
         """Whether nothing lies unread: the other side has said nothing since the last frame."""
         readable, _, _ = select.select([self.socket], [], [], 0)
         return not readable
 
-    def _read(self, length: int, deadline: float | None) -> bytes:
+    def _read(self, length: int, deadline: float | None) -> bytearray:
         data = bytearray(length)
         view = memoryview(data)
         try:
@@ -119,7 +117,7 @@ class Channel:
             raise WireTimeout("the deadline passed") from error
         except OSError as error:
             raise WireClosed("the other side is gone") from error
-        return bytes(data)
+        return data
 
     def _set_timeout(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
@@ -133,6 +131,51 @@ def _small_integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise WireError("a frame has a number of too many digits")
     return int(digits)
+
+
+JSON = json.JSONDecoder(parse_int=_small_integer)
+
+
+def _pack(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
+    """The table of tensors, contiguous ones on the CPU, and their elements one after another."""
+    table = {name: [NAMES[x.dtype], list(x.shape)] for name, x in tensors.items()}
+    return table, b"".join([x.reshape(-1).view(torch.uint8).numpy().data for x in tensors.values()])
+
+
+def _unpack(table: Any, elements: memoryview) -> Tensors:
+    """New tensors from a table and their elements. Raises WireError unless these are as many as the table says."""
+    if type(table) is not dict or len(table) > MAX_ITEMS:
+        raise WireError("a frame has a malformed table of tensors")
+    tensors, at = {}, 0
+    for name, entry in table.items():
+        dtype, shape = _entry(entry)
+        count = math.prod(shape)
+        if at + count * dtype.itemsize > len(elements):
+            raise WireError("a frame has fewer elements than its table of tensors says")
+        tensors[name] = _read_tensor(elements, at, count, dtype).view(shape)
+        at += count * dtype.itemsize
+    if at != len(elements):
+        raise WireError("a frame has more elements than its table of tensors says")
+    return tensors
+
+
+def _read_tensor(elements: memoryview, at: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """A new tensor of `count` elements, which begin at byte `at`."""
+    if count == 0:
+        return torch.empty(0, dtype=dtype)
+    if dtype is torch.bool:  # a byte that is neither 0 nor 1 makes a bool that is neither true nor false
+        return torch.frombuffer(elements, dtype=torch.uint8, count=count, offset=at).bool()
+    return torch.frombuffer(elements, dtype=dtype, count=count, offset=at).clone()
+
+
+def _entry(entry: Any) -> tuple[torch.dtype, list[int]]:
+    """The dtype and shape of one tensor of a table. Raises WireError if they are malformed."""
+    dtype, shape = entry if type(entry) is list and len(entry) == 2 else (None, None)
+    if type(dtype) is not str or dtype not in DTYPES or type(shape) is not list or len(shape) > MAX_DIMENSIONS:
+        raise WireError("a frame has a malformed table of tensors")
+    if not all(type(length) is int and 0 <= length < 1 << 32 for length in shape):
+        raise WireError("a frame has a malformed table of tensors")
+    return DTYPES[dtype], shape
 
 
 def encode(value: Any, tensors: Tensors, other: Callable[[Any], dict[str, Any]], depth: int = 0) -> dict:
@@ -165,13 +208,15 @@ def _encode_tensor(x: torch.Tensor, tensors: Tensors) -> dict[str, Any]:
         return {"unusable": f"a tensor of layout {x.layout}"}
     if x.device.type not in ("cpu", "cuda"):
         return {"unusable": f"a tensor on the device {x.device}"}
-    if x.dtype not in DTYPES:
+    if x.dtype not in NAMES:
         return {"unusable": f"a tensor of {x.dtype}"}
     if x.numel() * x.element_size() > MAX_TENSOR_BYTES // 2:
         return {"unusable": f"a tensor of {x.numel():,} elements"}
+    if x.dim() > MAX_DIMENSIONS:
+        return {"unusable": f"a tensor of {x.dim()} dimensions"}
     name = f"t{len(tensors)}"
     plain = x.detach().as_subclass(torch.Tensor)
-    tensors[name] = plain.to("cpu", copy=True).contiguous()
+    tensors[name] = plain.resolve_neg().cpu().clone(memory_format=torch.contiguous_format)
     return {"tensor": name}
 
 

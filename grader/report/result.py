@@ -132,7 +132,7 @@ def environment() -> dict[str, str]:
         "platform": platform.platform(),
         "executable": Path(sys.executable).name,
     }
-    for package in ("torch", "numpy", "safetensors", "pytest"):
+    for package in ("torch", "numpy", "pytest"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
