@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,9 +36,10 @@ def tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
         raise wrong(f"{what} has the shape {tuple(value.shape)}; {tuple(shape)} is expected.")
     if not value.is_floating_point():
         raise wrong(f"{what} is a tensor of {value.dtype}, where floating-point numbers belong.")
-    if not bool(torch.isfinite(value).all()):
+    precise = value.double()
+    if not math.isfinite(float(precise.sum())) and not bool(precise.isfinite().all()):  # the sum is the quick way
         raise wrong(f"{what} is not finite: it holds {'nan' if value.isnan().any() else 'inf'}.")
-    return value.double()
+    return precise
 
 
 def _article(name: str) -> str:

@@ -83,7 +83,7 @@ class Moments:
     def fit(self, drawn: Tensor, by: Sequence[Tensor]) -> bool:
         """Whether numbers have these moments where each of `by` is small, and where it is large."""
         noise = (drawn - self.mean) / self.std
-        return all(_standard(noise[part]) for x in by for part in _halves(x.expand_as(noise)))
+        return all(_standard_by(noise, x) for x in by)
 
 
 def expect_moments(drawn: Tensor, right: Moments, mistaken: Callable[[], Mapping[str, Moments]], what: str) -> None:
@@ -103,18 +103,21 @@ def expect_moments(drawn: Tensor, right: Moments, mistaken: Callable[[], Mapping
             raise wrong(f"{what} does not have the right mean and standard deviation.", sentence)
 
 
-def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Where x is large, and where it is small."""
-    large = x > x.median()
-    return large, ~large
+def _standard_by(noise: Tensor, x: Tensor) -> bool:
+    """Whether numbers have mean 0 and variance 1 where `x`, which is broadcast to them, is large, and where small."""
+    large, squares, times = (x > x.median()).double(), noise.square(), noise.numel() // x.numel()
+    return all(
+        _standard(float((part * noise).sum()), float((part * squares).sum()), int(part.sum()) * times)
+        for part in (large, 1 - large)
+    )
 
 
-def _standard(noise: Tensor) -> bool:
-    """Whether numbers have mean 0 and variance 1; of none, they do."""
-    if not noise.numel():
+def _standard(total: float, squares: float, count: int) -> bool:
+    """Whether numbers, by their sum and that of their squares, have mean 0 and variance 1; none of them have."""
+    if not count:
         return True
-    low, high = variance_bounds(noise.numel(), SHARE)
-    return abs(float(noise.mean())) < mean_bound(noise.numel(), SHARE) and low < float(noise.square().mean()) < high
+    low, high = variance_bounds(count, SHARE)
+    return abs(total / count) < mean_bound(count, SHARE) and low < squares / count < high
 
 
 def used_between(low: float, value: float, high: float, middle: float = 1.0) -> float:

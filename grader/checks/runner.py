@@ -105,6 +105,7 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
         with kept_in(draw.margins):
             student.begin(draw.worker_seed, check.imports)
             check.function(student, draw)
+            student.settle()
     except Failure as failure:
         status, message, hint = failure.status, failure.message, failure.hint
     except StartError as error:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Remote, Student, fetch, observe
+from grader.engine.student import Built, Failure, Remote, Student, fetch, later, observe
 from grader.oracle.mlp import GAINS, MOST_LAYERS, SIGMA, draw_gains, name_activations, name_head, name_output
 
 from .draw import Draw
@@ -197,7 +197,7 @@ class Circuit:
         """Give the network its weights, some of them times a factor."""
         factors = factors or {}
         weights = {name: x * factors.get(name, 1.0) for name, x in self.weights.items()}
-        self.module.load_state_dict(weights, strict=False)
+        later(self.module.load_state_dict, weights, False)
 
     def respond(self, inputs: Tensor, factors: Mapping[str, float | Tensor] | None = None) -> Tensor:
         """What comes out, with some of the weights times a factor."""
@@ -226,7 +226,7 @@ class Circuit:
                 weights[name] = torch.full_like(x, last / self.plan.hidden)
             else:
                 weights[name] = x
-        self.module.load_state_dict(weights, strict=False)
+        later(self.module.load_state_dict, weights, False)
         return self.run(torch.ones(2, *self.plan.shape))
 
 
@@ -591,6 +591,7 @@ def expect_input_gradient(function: Remote, name: str, inputs: Tensor, weights: 
 def make_vae(student: Student) -> Remote:
     """A small VAE, called once, after which lazy layers know their shapes too. A question may need but one half."""
     vae = student.model.MLPVAE(X_SHAPE, Z_DIM, HIDDEN)
+    student.settle()
     for function, shape in [(vae.encode, X_SHAPE), (vae.decode, (Z_DIM,))]:
         try:
             function(torch.full((2, *shape), 0.5))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Failure, Remote, Student, fetch
+from grader.engine.student import Failure, Remote, Student, later
 from grader.oracle.answers import Form, form
 
 from .draw import Draw
@@ -55,6 +55,7 @@ class Networks:
 
     generator: Remote
     discriminator: Remote
+    both: Remote
     arguments: tuple[Remote, ...]
     gan_step: Remote
 
@@ -68,9 +69,10 @@ class Networks:
 
     def weights(self) -> Inputs:
         """The networks as they are now."""
+        state = self.both.state_dict()
         return {
-            "generator": _fetch_layer(self.generator, (PIXELS, Z_DIM), "generator"),
-            "discriminator": _fetch_layer(self.discriminator, (1, PIXELS), "discriminator").squeeze(0),
+            "generator": _read_layer(state, "0", (PIXELS, Z_DIM), "generator"),
+            "discriminator": _read_layer(state, "1", (1, PIXELS), "discriminator").squeeze(0),
         }
 
     def leave_gradients(self, network: str, gradient: Tensor) -> None:
@@ -86,12 +88,12 @@ def _parts(layer: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:, :-1].contiguous(), rows[:, -1].contiguous()
 
 
-def _fetch_layer(layer: Remote, shape: tuple[int, int], name: str) -> Tensor:
+def _read_layer(state: Any, layer: str, shape: tuple[int, int], name: str) -> Tensor:
     """A layer with its bias in the last column, in float64."""
-    weight, bias = fetch(layer, "weight", "bias")
-    what = f"After gan_step, the {name}'s"
-    parts = tensor(weight, shape, f"{what} weight"), tensor(bias, shape[:1], f"{what} bias")
-    return torch.cat([parts[0], parts[1][:, None]], dim=1)
+    state, what = state if isinstance(state, dict) else {}, f"After gan_step, the {name}'s"
+    weight = tensor(state.get(f"{layer}.weight"), shape, f"{what} weight")
+    bias = tensor(state.get(f"{layer}.bias"), shape[:1], f"{what} bias")
+    return torch.cat([weight, bias[:, None]], dim=1)
 
 
 def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
@@ -100,12 +102,12 @@ def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
     for name, shape in [("generator", (Z_DIM, PIXELS)), ("discriminator", (PIXELS, 1))]:
         layer = nn.Linear(*shape)
         weight, bias = _parts(inputs[name])
-        layer.load_state_dict({"weight": weight, "bias": bias})
+        later(layer.load_state_dict, {"weight": weight, "bias": bias})
         layers.append(layer)
-        optimizers.append(student.torch.optim.SGD(layer.parameters(), lr=float(inputs[f"{name}_lr"])))
+        optimizers.append(student.torch.optim.SGD(later(layer.parameters), lr=float(inputs[f"{name}_lr"])))
     generator = nn.Sequential(layers[0])
     discriminator = nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
-    return Networks(layers[0], layers[1], (generator, discriminator, *optimizers), student.train.gan_step)
+    return Networks(*layers, nn.ModuleList(layers), (generator, discriminator, *optimizers), student.train.gan_step)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The trusted proxy of a submission: `student.loss.KLDivergenceLoss()(mu, logvar)` runs in the worker.
 
 An attribute of a proxy costs nothing, a call is one round trip. What comes back is plain data, or a proxy of an
-object that stays in the worker; a call of a class, a name with a capital, gives a proxy or fails. Student code that
-fails raises Failure here, with a verdict; the worker is replaced when it has to be, so that one check is lost and no
-more.
+object that stays in the worker. What gives no data waits for the next request that does, and goes with it: the call of
+a class, a name with a capital, which gives a proxy or fails; the setting of an attribute; and `later`. Student code
+that fails raises Failure here, with a verdict; the worker is replaced when it has to be, so that one check is lost and
+no more.
 """
 
 from __future__ import annotations
@@ -93,13 +94,17 @@ class Remote:
         self._student.set(self, name, value)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        value = self._student.call(self, arguments, keywords).value
-        if self._path and self._path[-1][0].isupper() and not isinstance(value, Remote):
-            raise Failure("error", f"{self} is no class: calling it gives no object.", KEEP_NAMES)
-        return value
+        if self._path and self._path[-1][0].isupper():
+            return self._student.make(self, arguments, keywords, is_class=True)
+        return self._student.call(self, arguments, keywords).value
 
     def __repr__(self) -> str:
         return ".".join([self._label, *self._path])
+
+
+def later(remote: Remote, *arguments: Any) -> Remote:
+    """Call something whose result stays in the worker, when the next call with a result is made."""
+    return remote._student.make(remote, arguments, {})
 
 
 def fetch(remote: Remote, *names: str) -> tuple:
@@ -146,6 +151,21 @@ def observe(
     return remote._student.call(remote, tuple(inputs.values()), {}, list(inputs), wanted, cotangent)
 
 
+@dataclass(frozen=True)
+class Request:
+    """Something asked of the worker.
+
+    Attributes:
+        message: the fields that go there.
+        what: what it runs, in the student's words; "" where it runs nothing of the student's.
+        is_class: whether it must give an object.
+    """
+
+    message: dict[str, Any]
+    what: str = ""
+    is_class: bool = False
+
+
 class Student:
     """A submission, staged in a folder, and the worker that runs it.
 
@@ -178,6 +198,10 @@ class Student:
         self._trace = ""
         self._outgrown = False
         self._functions: list[Callable[..., Any]] = []
+        self._waiting: list[Request] = []
+        self._tensors: Tensors = {}
+        self._made = 0
+        self._at: Request | None = None
         self._load_failures: dict[str, Failure] = {}
         self._loaded: set[str] = set()
 
@@ -200,7 +224,8 @@ class Student:
         self._launcher.require(imports)
         if self._process is not None and not self._process.imports.issuperset(imports):
             self._end()
-        self._ask({"operation": "begin", "seed": seed}, {})
+        self._forget()
+        self._waiting = [Request({"operation": "begin", "seed": seed})]
 
     def close(self) -> None:
         """End the worker and keep what it printed."""
@@ -209,21 +234,36 @@ class Student:
 
     def get(self, remote: Remote, names: Sequence[str]) -> tuple:
         """Read attributes; see `fetch`."""
-        reply, received = self._ask(self._address(remote) | {"operation": "get", "names": list(names)}, {})
+        reply, received = self._ask(Request(self._address(remote) | {"operation": "get", "names": list(names)}))
         return self._read_sequence(reply["ok"], received, len(names))
 
     def set(self, remote: Remote, name: str, value: Any) -> None:
-        """Set an attribute."""
-        tensors: Tensors = {}
-        fields = {"operation": "set", "name": name, "value": self._encode(value, tensors)}
-        self._ask(self._address(remote) | fields, tensors)
+        """Set an attribute, before the next request with a result."""
+        fields = {"operation": "set", "name": name, "value": self._encode(value, self._tensors)}
+        self._waiting.append(Request(self._address(remote) | fields))
+
+    def make(self, remote: Remote, arguments: tuple, keywords: dict[str, Any], is_class: bool = False) -> Remote:
+        """Call something before the next request with a result; what it gives stays in the worker."""
+        self._made += 1
+        message = self._address(remote) | {
+            "operation": "make",
+            "number": -self._made,  # the worker's own numbers are not negative
+            "arguments": [self._encode(argument, self._tensors) for argument in arguments],
+            "keywords": {name: self._encode(value, self._tensors) for name, value in keywords.items()},
+        }
+        self._waiting.append(Request(message, repr(remote), is_class))
+        return Remote(self, -self._made, label=repr(remote))
+
+    def settle(self) -> None:
+        """Have everything done that waits for a request with a result. Raises Failure if something of it fails."""
+        if any(request.what for request in self._waiting):
+            self._ask(Request({"operation": "settle"}))
 
     def each(self, remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
         """Call something once for every case; see `call_each`."""
-        tensors: Tensors = {}
-        encoded = [[self._encode(argument, tensors) for argument in case.values()] for case in cases]
+        encoded = [[self._encode(argument, self._tensors) for argument in case.values()] for case in cases]
         message = self._address(remote) | {"operation": "each", "cases": encoded}
-        reply, received = self._ask(message, tensors, what=repr(remote))
+        reply, received = self._ask(Request(message, repr(remote)))
         return self._read_sequence(reply["ok"], received, len(cases))
 
     def call(
@@ -237,8 +277,7 @@ class Student:
     ) -> Observation:
         """Call something in the worker; see `observe`, which is the way to ask for gradients."""
         names, gradients = names or [], gradients or []
-        tensors: Tensors = {}
-        self._functions = []
+        tensors = self._tensors
         self._called = repr(remote)
         encoded = [self._encode(argument, tensors) for argument in arguments]
         message = self._address(remote) | {
@@ -249,48 +288,68 @@ class Student:
             "cotangent": self._encode(cotangent, tensors),
             "echo": bool(names),
         }
-        reply, received = self._ask(message, tensors, what=repr(remote))
+        reply, received = self._ask(Request(message, self._called))
         value = self._read(reply["ok"], received)
         found = self._read_sequence(reply["gradients"], received, len(gradients)) if gradients else ()
         after = self._read_sequence(reply["arguments"], received, len(names)) if names else ()
         return Observation(value, dict(zip(gradients, found, strict=True)), dict(zip(names, after, strict=True)))
 
     def _address(self, remote: Remote) -> dict[str, Any]:
-        """Where a remote is, after loading its file if it is a student's that is not loaded yet."""
+        """Where a remote is; its file is imported first if it is a student's that is not imported yet."""
         root = remote._root
         if isinstance(root, str) and root not in self._loaded and (self.directory / f"{root}.py").exists():
-            self._load(root)
+            if root in self._load_failures:  # one that cannot be imported is not tried again
+                raise self._load_failures[root]
+            self._waiting.append(Request({"operation": "load", "module": root}, f"import {root}"))
+            self._loaded.add(root)
         return {"root": root, "path": list(remote._path)}
 
-    def _load(self, module: str) -> None:
-        """Import a student's file; one that cannot be imported is not tried again."""
-        if module in self._load_failures:
-            raise self._load_failures[module]
+    def _ask(self, request: Request) -> tuple[dict[str, Any], Tensors]:
+        """Send what waits and a request, in one round trip, with the callbacks in it.
+
+        Returns:
+            The reply to the request, and its tensors.
+
+        Raises:
+            Failure: with the verdict, if any of them has no result.
+        """
+        requests, tensors = [*self._waiting, request], self._tensors
+        self._forget()
+        self._at = None
         try:
-            self._ask({"operation": "load", "module": module}, {}, what=f"import {module}")
+            return self._exchange(requests, tensors)
         except Failure as failure:
+            module = None if self._at is None else self._at.message.get("module")
+            if module is None:
+                raise
             hint = failure.hint or f"{module}.py could not be imported; try `python {module}.py`."
             self._load_failures[module] = Failure(failure.status, failure.message, hint)
+            self._loaded.discard(module)
             raise self._load_failures[module] from None
-        self._loaded.add(module)
+        finally:
+            self._functions = []
 
-    def _ask(self, message: dict[str, Any], tensors: Tensors, what: str = "") -> tuple[dict[str, Any], Tensors]:
-        """One round trip, with the callbacks in it. Raises Failure with the verdict if there is no result."""
+    def _forget(self) -> None:
+        """Drop what waits."""
+        self._waiting, self._tensors = [], {}
+
+    def _exchange(self, requests: list[Request], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
+        """One round trip. Raises Failure; then `_at` is the request that failed, if it was one of them."""
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
         process = self._process = self._process or self._spawn()
         self._request_id = secrets.randbits(62)  # not to be guessed by a frame sent ahead of its question
         seconds = min(self._call_seconds, self._seconds_left)
-        request = message | {"id": self._request_id, "seconds": 0.9 * seconds}
+        message = {"id": self._request_id, "seconds": 0.9 * seconds, "requests": [r.message for r in requests]}
         started, trusted_seconds = time.monotonic(), 0.0
         try:
             if not process.channel.silent():
                 raise WireError("it spoke without being asked")
-            process.channel.send(request, tensors, started + seconds)
+            process.channel.send(message, tensors, started + seconds)
             for _ in range(MAX_CALLBACKS):
                 reply, received = process.channel.receive(started + seconds + trusted_seconds)
                 if "callback" not in reply:
-                    return self._checked(request, reply, received)
+                    return self._checked(requests, reply), received
                 entered = time.monotonic()
                 answer, answer_tensors = self._run_callback(reply, received)
                 trusted_seconds += time.monotonic() - entered
@@ -300,30 +359,43 @@ class Student:
             self._end()
             raise Failure(
                 "timeout",
-                f"{what or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}",
+                f"{self._reached(requests) or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}",
                 "Look for a loop that does not end, or for one over elements where a tensor operation would do.",
             ) from None
         except WireClosed:
-            raise self._crash(what) from None
+            status = self._end()
+            raise self._crash(self._reached(requests), status) from None
         except WireError as error:
             raise self._irregular(str(error)) from None
         finally:
             self._seconds_left -= time.monotonic() - started - trusted_seconds
 
-    def _checked(
-        self, request: dict[str, Any], reply: dict[str, Any], received: Tensors
-    ) -> tuple[dict[str, Any], Tensors]:
-        """A reply with what the request at hand asked for; raises the Failure it reports, if it reports one."""
-        if reply.get("id") != self._request_id:
+    def _reached(self, requests: list[Request]) -> str:
+        """What a worker that was ended had come to, as far as it said."""
+        number, _, _ = self._trace.partition("\n")
+        self._at = requests[min(int(number), len(requests) - 1)] if number.strip().isdecimal() else requests[-1]
+        return self._at.what
+
+    def _checked(self, requests: list[Request], reply: dict[str, Any]) -> dict[str, Any]:
+        """What a reply says about the last request; raises the Failure it reports, if it reports one."""
+        if set(reply) != {"id", "replies"} or reply["id"] != self._request_id:
             raise WireError("an answer to no question")
-        if set(reply) == {"id", "error"}:
-            raise self._student_error(reply["error"])
-        wanted = {"id", "ok"}
-        wanted |= {"gradients"} if request.get("gradients") else set()
-        wanted |= {"arguments"} if request.get("echo") else set()
-        if set(reply) != wanted:
+        replies = reply["replies"]
+        if type(replies) is not list or not 0 < len(replies) <= len(requests) or {type(r) for r in replies} != {dict}:
+            raise WireError("an answer with missing parts")
+        for request, part in zip(requests, replies, strict=False):
+            self._at = request
+            if set(part) == {"error"}:
+                raise self._student_error(part["error"])
+            if request.is_class and part != {"ok": {"value": True}}:
+                raise Failure("error", f"{request.what} is no class: calling it gives no object.", KEEP_NAMES)
+        message = requests[-1].message
+        wanted = {"ok"}
+        wanted |= {"gradients"} if message.get("gradients") else set()
+        wanted |= {"arguments"} if message.get("echo") else set()
+        if len(replies) != len(requests) or set(replies[-1]) != wanted:
             raise WireError("an answer with other parts than were asked for")
-        return reply, received
+        return replies[-1]
 
     def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
         """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""
@@ -350,7 +422,6 @@ class Student:
         process = self._launcher.spawn(self.directory)
         self._launcher.expect(self._expected_imports)
         self.isolation = process.isolation
-        self._loaded.clear()
         return process
 
     def _end(self) -> int:
@@ -358,13 +429,13 @@ class Student:
         process, self._process = self._process, None
         assert process is not None
         watchdog = process.watchdog
+        self._loaded.clear()
         status, printed, self._trace = process.end()
         self.output = (self.output + self._steady(printed))[-(64 << 10) :]
         self._outgrown = watchdog is not None and watchdog.tripped
         return status
 
-    def _crash(self, what: str) -> Failure:
-        status = self._end()
+    def _crash(self, what: str, status: int) -> Failure:
         if self._outgrown:
             return Failure("out_of_memory", "Your code asked for more memory than there is.")
         names = {-number: number.name for number in signal.Signals}

@@ -71,7 +71,12 @@ class Channel:
         self.socket.close()
 
     def send(self, message: dict[str, Any], tensors: Tensors | None = None, deadline: float | None = None) -> None:
-        """Send one frame, of tensors as `encode` makes them. Raises WireClosed, WireTimeout, or WireError if the frame is over the limits."""
+        """Send one frame, with tensors as `encode` makes them.
+
+        Raises:
+            WireClosed, WireTimeout: if the other side is gone, or does not read.
+            WireError: if the frame is over the limits.
+        """
         table, blob = _pack(tensors) if tensors else (None, b"")
         text = json.dumps(message if table is None else message | {"tensors": table}).encode()
         if len(text) > MAX_JSON_BYTES or len(blob) > MAX_TENSOR_BYTES:

@@ -1,7 +1,7 @@
 """The worker: a process that holds nothing but the submission, and does what the trusted side asks.
 
-It serves one request at a time: load a student's file, call a function, read or set an attribute. Values go
-back as data; objects stay here and are named by number. Nothing that it says is believed.
+It serves requests, some at once: load a student's file, call a function, read or set an attribute. Values go back as
+data; objects stay here and are named by number. Nothing that it says is believed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .wire import Channel, Tensors, WireClosed, WireError, decode, encode
 KEPT_OUTPUT = 64 << 10
 MAX_ELEMENTS = 1 << 26  # of a result to differentiate: expanded tensors can claim any number
 MAX_DESCRIPTORS = 4096
-TRACE = 2  # where the stack is written at a crash or a time-out
+TRACE = 2  # where the stack is written at a crash or a time-out, after the number of the request at hand
+REACHED = b"%7d\n"
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
@@ -80,32 +81,41 @@ class Worker:
         self.channel = channel
         self.output = output
         self.directory = directory
-        self.objects: list[Any] = []
+        self.objects: dict[int, Any] = {}
 
     def serve(self) -> None:
-        """Answer requests, one at a time. Returns when the channel closes."""
+        """Answer messages, one at a time. Returns when the channel closes."""
         sys.path.insert(0, self.directory)
         while True:
             try:
-                request, tensors = self._receive()
+                message, tensors = self._receive()
             except WireClosed:
                 return
-            reply_tensors: Tensors = {}
-            try:
-                faulthandler.dump_traceback_later(request["seconds"], file=TRACE)
-                reply = self._answer(request, tensors, reply_tensors)
-            except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
-                reply, reply_tensors = {"error": describe_error(error, self.directory)}, {}
+            out: Tensors = {}
+            faulthandler.dump_traceback_later(message["seconds"], file=TRACE)
+            replies = self._answer_all(message["requests"], tensors, out)
             faulthandler.cancel_dump_traceback_later()
             self.output.flush()
             try:
-                self.channel.send(reply | {"id": request["id"]}, reply_tensors)
+                self.channel.send({"id": message["id"], "replies": replies}, out)
             except WireError as error:
                 if isinstance(error, WireClosed):
                     return
                 too_large = ValueError("the result is too large to send")
-                reply = {"error": describe_error(too_large, self.directory), "id": request["id"]}
-                self.channel.send(reply)
+                replies[-1] = {"error": describe_error(too_large, self.directory)}
+                self.channel.send({"id": message["id"], "replies": replies})
+
+    def _answer_all(self, requests: list[dict[str, Any]], tensors: Tensors, out: Tensors) -> list[dict[str, Any]]:
+        """The replies to requests, up to the first that fails. Only the last of them has a result with tensors."""
+        replies = []
+        for number, request in enumerate(requests):
+            os.pwrite(TRACE, REACHED % number, 0)
+            try:
+                replies.append(self._answer(request, tensors, out))
+            except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
+                out.clear()
+                return [*replies, {"error": describe_error(error, self.directory)}]
+        return replies
 
     def _receive(self) -> tuple[dict[str, Any], Tensors]:
         message, tensors = self.channel.receive()
@@ -118,6 +128,8 @@ class Worker:
         if operation == "load":
             importlib.import_module(request["module"])
             return {"ok": {"value": None}}
+        if operation == "settle":
+            return {"ok": {"value": None}}
         target = self._resolve(request["root"], request["path"])
         if operation == "get":
             values = [self._resolve(request["root"], [*request["path"], name]) for name in request["names"]]
@@ -128,6 +140,10 @@ class Worker:
         if operation == "each":
             cases = [[self._decode(argument, tensors) for argument in case] for case in request["cases"]]
             return {"ok": self._encode([target(*case) for case in cases], out)}
+        if operation == "make":
+            value = self._keep(request["number"], self._apply(target, request, tensors))
+            is_object = "object" in encode(value, {}, self._describe)
+            return {"ok": {"value": is_object}}
         if operation == "call":
             return self._call(target, request, tensors, out)
         raise WireError(f"no operation {operation!r}")
@@ -152,6 +168,12 @@ class Worker:
             value = getattr(value, name)
         return value
 
+    def _apply(self, function: Any, request: dict[str, Any], tensors: Tensors) -> Any:
+        """The result of a call whose arguments are not looked at afterwards."""
+        arguments = [self._decode(argument, tensors) for argument in request["arguments"]]
+        keywords = {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
+        return function(*arguments, **keywords)
+
     def _call(self, function: Any, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
         """Call `function`, and differentiate the sum of its first result, weighted by the cotangent."""
         leaves = [tensors[name].requires_grad_() for name in request["gradients"]]
@@ -171,14 +193,25 @@ class Worker:
 
     def _refer(self, value: Any) -> dict[str, Any]:
         """Name an object that stays here, or say why it is of no use to the grader."""
+        described = self._describe(value)
+        if "object" in described:
+            self._keep(described["object"], value)
+        return described
+
+    def _describe(self, value: Any) -> dict[str, Any]:
+        """What an object would be named, or why it is of no use to the grader."""
         if isinstance(value, numpy.ndarray | numpy.generic):
             return {"unusable": "a NumPy array"}
         if isinstance(value, (list, tuple, dict, set, frozenset)):
             return {"unusable": f"a {type(value).__name__} of {len(value)} items"}
+        return {"object": len(self.objects)}
+
+    def _keep(self, number: int, value: Any) -> Any:
+        """Keep an object under a number. Returns it."""
         if self.device != "cpu" and isinstance(value, torch.nn.Module):
             value.to(self.device)
-        self.objects.append(value)
-        return {"object": len(self.objects) - 1}
+        self.objects[number] = value
+        return value
 
     def _decode(self, skeleton: dict[str, Any], tensors: Tensors) -> Any:
         return decode(skeleton, tensors, lambda kind, content: self._other(kind, content, tensors))
@@ -286,5 +319,6 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
         channel.send({"failed": f"it cannot use the device {policy.device}: {error}"})
         os._exit(1)
     channel.send({"hello": {"layers": layers, "stopped": sandbox.self_test(policy)}})
+    os.write(TRACE, REACHED % 0)
     Worker(channel, policy.directory, printed, policy.device).serve()
     os._exit(0)

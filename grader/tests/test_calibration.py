@@ -110,9 +110,9 @@ def test_checks_with_chance_in_them_state_the_rate_that_they_spend(
         sizes.append(count)
         return rated(statistic, count, rate)
 
-    def standard(x: torch.Tensor, judge=noise._standard) -> bool:
+    def standard(*sums: float, judge=noise._standard) -> bool:
         rates.append(2 * SHARE)  # a mean and a variance
-        return judge(x)
+        return judge(*sums)
 
     monkeypatch.setattr(noise, "_standard", standard)
     for name, module in list(sys.modules.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from grader.checks.draw import Draw
 from grader.checks.test_2_4_training import NUM_CHANNELS, Z_CHANNELS, expect_noise_is_predicted, expect_vae
 from grader.checks.training import Split
-from grader.engine.launcher import ZygoteLauncher
+from grader.engine.launcher import Process, ZygoteLauncher
 from grader.engine.student import Failure, Student
 from grader.grading import checks_of, in_order
 from grader.oracle.reference import given_networks, load_weights
@@ -158,16 +159,22 @@ def test_a_question_may_only_need_earlier_ones(tmp_path: object) -> None:
         load(path)
 
 
+def worker_of_a_check(student: Student, imports: Sequence[str] = ()) -> Process:
+    """The process that a check gets which asks something of it."""
+    student.begin(0, imports)
+    student.builtins.abs(-1)
+    assert student._process is not None
+    return student._process
+
+
 def test_imports_that_are_expected_are_made_beside_the_first_checks(solution: Submission) -> None:
     fresh = ZygoteLauncher()
     try:
         with replace(solution).staged() as folder:
             student = Student(folder, fresh, imports=["colorsys"])
-            student.begin(0)
+            first = worker_of_a_check(student)
             assert fresh.imports == {"colorsys"}
-            first = student._process
-            student.begin(0, ["colorsys"])
-            assert student._process is not first
+            assert worker_of_a_check(student, ["colorsys"]) is not first
             student.close()
     finally:
         fresh.close()
@@ -184,15 +191,12 @@ def test_workers_started_without_what_a_check_needs_are_replaced(solution: Submi
     try:
         with replace(solution).staged() as folder:
             student = Student(folder, fresh)
-            student.begin(0)
-            first = student._process
-            student.begin(0, ["colorsys"])
-            assert student._process is not first
+            first = worker_of_a_check(student)
+            second = worker_of_a_check(student, ["colorsys"])
+            assert second is not first
             assert json.dumps(sorted(fresh.imports)) == '["colorsys"]'
-            second = student._process
-            student.begin(0, ["colorsys"])
-            student.begin(0)
-            assert student._process is second
+            assert worker_of_a_check(student, ["colorsys"]) is second
+            assert worker_of_a_check(student) is second
             student.close()
     finally:
         fresh.close()
