@@ -4,18 +4,20 @@ The solution and every right filling of the bank are graded at every seed, at ev
 the worker, which take several times as long where cores are few. Of every check the closest call is kept, by the kind
 of tolerance: 1 is all of it. A worker is kept for many seeds, since a check begins by forgetting and seeding. Wrong
 fillings get a new worker for every seed, as some of them depend on what happened before, and are graded up to the
-first check that fails.
+first check that fails. What was graded is kept in build/, by a digest of the grader: a run that was ended goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import date
 from math import inf
 from multiprocessing.util import Finalize
@@ -25,10 +27,12 @@ from typing import Annotated
 import torch
 import typer
 
-from grader.assignment import HANDOUT, SOLUTION
+from grader.assignment import HANDOUT, REPOSITORY, SOLUTION
 from grader.bank import load_bank
+from grader.batch.run import grader_digest
 from grader.engine.launcher import OPTIMIZERS, Launcher, default_launcher
 from grader.grading import in_order, session
+from grader.report.result import write_whole
 from grader.rubric import Question, load, select
 from grader.submission import Submission, read
 
@@ -56,6 +60,14 @@ class Job:
     seeds: Sequence[int]
     threads: int = 1
     right: bool = True
+
+    def key(self, device: str) -> str:
+        """The same for the same submission, questions, seeds and threads, on the same grader."""
+        asked = [question.id for question in self.questions], list(self.seeds), self.threads, self.right, device
+        digest = hashlib.sha256(f"{grader_digest()} {self.name} {asked}".encode())
+        for name, source in sorted(self.submission.sources.items()):
+            digest.update(f"{name}\0{len(source)}\0".encode() + source)
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,18 @@ class Found:
         self.runs += other.runs
         self.lost += other.lost
         self.caught.update(other.caught)
+
+    def to_json(self) -> str:
+        """One line with everything that was found."""
+        calls = [[*key, *astuple(call)] for key, call in self.calls.items()]
+        return json.dumps([calls, self.runs, self.lost, self.caught])
+
+    @classmethod
+    def from_json(cls, text: str) -> Found:
+        """What `to_json` made a line of."""
+        calls, runs, lost, caught = json.loads(text)
+        found = {(check, kind): Call(used, by) for check, kind, used, by in calls}
+        return cls(found, runs, lost, Counter(caught))
 
 
 # ---------------------------------------------------------------- grading
@@ -157,6 +181,27 @@ def do(job: Job) -> tuple[Found, float]:
     return found, time.perf_counter() - started
 
 
+def grade_all(jobs: Sequence[Job], device: str, processes: int) -> tuple[Found, float]:
+    """Do jobs, those that were done before excepted. Returns what came of all, and the seconds of one process each."""
+    kept = REPOSITORY / "build" / f"calibration-{grader_digest()[:16]}"
+    kept.mkdir(parents=True, exist_ok=True)
+    places = [kept / f"{job.key(device)}.json" for job in jobs]
+    left = [(job, place) for job, place in zip(jobs, places, strict=True) if not place.exists()]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=start, initargs=(device,)) as pool:
+        results = pool.map(do, [job for job, _ in left])
+        for number, ((job, place), (part, seconds)) in enumerate(zip(left, results, strict=True), 1):
+            write_whole(place, f"{seconds}\n{part.to_json()}")
+            came = f"caught at {part.caught[job.name]}" if not job.right else f"{len(part.lost)} checks failed"
+            print(f"{number}/{len(left)} {job.name}: {len(job.seeds)} seeds, {seconds:.1f} s, {came}", flush=True)
+    found, spent = Found(), 0.0
+    for place in places:
+        took, text = place.read_text().splitlines()
+        found.add(Found.from_json(text))
+        spent += float(took)
+    return found, spent
+
+
 # ---------------------------------------------------------------- report
 
 
@@ -217,16 +262,13 @@ def main(
 ) -> None:
     """Write CALIBRATION.md. Exit status 1 if anything right failed, or anything wrong was missed at some seed."""
     questions = [question for question in select(load(), only) if not question.needs]
-    jobs, found, started = list(plan(questions, seeds, power_seeds)), Found(), time.perf_counter()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=start, initargs=(device,)) as pool:
-        for number, (job, (part, seconds)) in enumerate(zip(jobs, pool.map(do, jobs), strict=True), 1):
-            found.add(part)
-            came = f"caught at {part.caught[job.name]}" if not job.right else f"{len(part.lost)} checks failed"
-            print(f"{number}/{len(jobs)} {job.name}: {len(job.seeds)} seeds, {seconds:.1f} s, {came}", flush=True)
-    minutes = (time.perf_counter() - started) / 60
-    command = f"make calibrate SEEDS={seeds} DEVICE={device}" + (f" ONLY={only}" if only else "")
-    header = f"Made by `{command}` on {date.today()} in {minutes:.0f} minutes: {hardware(device)}; seeds from 0."
+    jobs = list(plan(questions, seeds, power_seeds))
+    found, spent = grade_all(jobs, device, processes)
+    command = f"make calibrate SEEDS={seeds} POWER_SEEDS={power_seeds} DEVICE={device}"
+    header = (
+        f"Made by `{command}{f' ONLY={only}' if only else ''}` on {date.today()}: {spent / 3600:.1f} core-hours on "
+        f"{hardware(device)}; seeds from 0."
+    )
     report = render(found, questions, header, power_seeds)
     if only:
         print(report)

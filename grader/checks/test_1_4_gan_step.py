@@ -107,7 +107,8 @@ def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
         optimizers.append(student.torch.optim.SGD(later(layer.parameters), lr=float(inputs[f"{name}_lr"])))
     generator = nn.Sequential(layers[0])
     discriminator = nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
-    return Networks(*layers, nn.ModuleList(layers), (generator, discriminator, *optimizers), student.train.gan_step)
+    both = nn.ModuleList(layers)
+    return Networks(layers[0], layers[1], both, (generator, discriminator, *optimizers), student.train.gan_step)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import math
 import re
 import sys
 from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from grader.bank import load_bank
-from grader.bench.calibrate import Call, Found, Job, grade_right, grade_wrong, plan, render
+from grader.bench.calibrate import Call, Found, Job, grade_all, grade_right, grade_wrong, plan, render
 from grader.checks import noise
 from grader.checks.draw import Draw
 from grader.checks.expect import expect
@@ -184,3 +186,17 @@ def test_wrong_submissions_are_counted_by_the_seeds_that_catch_them(
     assert (
         "2.2b/generator_single_logits wrong: " in grade_right(Job("wrong", wrong, question, range(1)), launcher).lost[0]
     )
+
+
+def test_a_calibration_that_was_ended_goes_on(
+    solution: Submission, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("grader.bench.calibrate.REPOSITORY", tmp_path)
+    jobs = [Job("solution", solution, (QUESTIONS["2.2b"],), range(2))]
+    first, seconds = grade_all(jobs, "cpu", 1)
+    assert (first.runs, first.lost) == (2, [])
+    (kept,) = tmp_path.rglob("*.json")
+    kept.write_text(kept.read_text().replace(str(seconds), "1000.0"))
+    assert grade_all(jobs, "cpu", 1) == (first, 1000.0)
+    grade_all([replace(jobs[0], seeds=range(1))], "cpu", 1)
+    assert len(list(tmp_path.rglob("*.json"))) == 2
