@@ -22,7 +22,7 @@ DISCRIMINATOR_LOSS, GENERATOR_LOSS = form("DISCRIMINATOR_LOSS"), form("GENERATOR
 MOVED_DISCRIMINATOR, MOVED_GENERATOR = form("MOVED_DISCRIMINATOR"), form("MOVED_GENERATOR")
 Z_DIM, PIXELS = 2, 3
 LR = 0.5
-BATCHES = (1, 4, 7)
+BATCHES = (1, 5)
 NETWORKS = ("generator", "discriminator")
 MEANS = {  # what torch's own words mean in a step of a GAN
     "modified by an inplace operation": "The discriminator's step changed the weights that the generator's loss was "
