@@ -7,8 +7,9 @@ import torch
 from grader.checks.draw import Draw
 from grader.checks.expect import close, wrong
 from grader.checks.runner import question
-from grader.checks.test_1_1_mlp import decode, discriminate, encode, generate
+from grader.checks.test_1_1_mlp import decode, encode
 from grader.checks.test_1_2_elbo import draw_inputs, expect_bounds
+from grader.checks.test_1_3_networks import discriminate, generate
 from grader.checks.test_1_4_gan_step import (
     DISCRIMINATOR_LOSS,
     GENERATOR_LOSS,
