@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student, fetch
+from grader.engine.student import Failure, Remote, Student, fetch, later
 from grader.oracle.mlp import GAINS, SIGMA, name_head
 
 from .draw import Draw
@@ -70,6 +70,29 @@ def make_vae(student: Student) -> Remote:
 
 def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, Tensor]:
     """q(z|x), its mean and its standard deviation, judged up to their values."""
+    posterior = later(vae.encode, x)
+    try:
+        mean, std = fetch(posterior, "mean", "stddev")
+    except Failure as failure:
+        if failure.status not in ("error", "not_attempted"):  # the worker is gone
+            raise
+        posterior = encode_again(vae, x, z_dim)
+        mean, std = fetch(posterior, "mean", "stddev")
+    shape = (len(x), z_dim)
+    hints = posterior_hints(*shape)
+    mean = expect_shape(mean, shape, "The mean of q(z|x)", hints)
+    std = expect_shape(std, shape, "The standard deviation of q(z|x)", hints)
+    if not bool((std > 0).all()):
+        least = float(std.min())
+        raise wrong(
+            f"The standard deviation of q(z|x) is {least:.4g} somewhere; it must be above 0.",
+            explain_normal(vae, x, z_dim, least < 0),
+        )
+    return posterior, mean, std
+
+
+def encode_again(vae: Remote, x: Tensor, z_dim: int) -> Remote:
+    """q(z|x) where the call fails, or gives something that has no mean and no standard deviation: says why."""
     try:
         with sizes_explained(len(x), tuple(x.shape[1:]), z_dim):
             posterior = vae.encode(x)
@@ -84,18 +107,7 @@ def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, 
             f"MLPVAE.encode returned {kind}; a torch.distributions.Normal is expected.",
             "Return the distribution itself, not a sample of it and not its parameters.",
         )
-    shape = (len(x), z_dim)
-    hints = posterior_hints(*shape)
-    mean, std = fetch(posterior, "mean", "stddev")
-    mean = expect_shape(mean, shape, "The mean of q(z|x)", hints)
-    std = expect_shape(std, shape, "The standard deviation of q(z|x)", hints)
-    if not bool((std > 0).all()):
-        least = float(std.min())
-        raise wrong(
-            f"The standard deviation of q(z|x) is {least:.4g} somewhere; it must be above 0.",
-            explain_normal(vae, x, z_dim, least < 0),
-        )
-    return posterior, mean, std
+    return posterior
 
 
 def posterior_hints(batch: int, z_dim: int) -> dict[tuple[int, ...], str]:
