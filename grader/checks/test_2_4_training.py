@@ -26,6 +26,7 @@ from .training import Split, draw_split, fit
 NUM_CHANNELS, Z_CHANNELS = 16, 3
 KL_WEIGHT, GAN_WEIGHT = 1e-4, 1e-2
 VAE_STEPS, VAE_BATCH, VAE_LR = 60, 8, 1e-3
+HELD_OUT = 128  # the networks take 3 ms an image on this side
 OF_THE_MEAN_IMAGE = 0.75
 MOST_NATS = 250.0
 REAL_FROM_RECONSTRUCTED = 0.5
@@ -73,7 +74,7 @@ def expect_vae(weights: dict[str, Tensor], split: Split, draw: Draw) -> Tensor:
 @question("2.4a", imports=OPTIMIZERS)
 def test_vae_learns(student: Student, draw: Draw) -> None:
     """After seconds of training on shapes, new images come back better than as the mean image."""
-    split = draw_split(draw, shapes)
+    split = draw_split(draw, shapes, held_out=HELD_OUT)
     training = student.recipes.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     expect_vae(training.state_dict(), split, draw)
@@ -82,7 +83,7 @@ def test_vae_learns(student: Student, draw: Draw) -> None:
 @question("2.4b", imports=OPTIMIZERS)
 def test_vae_gan_learns(student: Student, draw: Draw) -> None:
     """The same with an adversarial loss, and the discriminator tells new images from their reconstructions."""
-    split = draw_split(draw, shapes)
+    split = draw_split(draw, shapes, held_out=HELD_OUT)
     training = student.recipes.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     weights = training.state_dict()

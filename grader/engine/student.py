@@ -430,6 +430,7 @@ class Student:
         assert process is not None
         watchdog = process.watchdog
         self._loaded.clear()
+        self._forget()
         status, printed, self._trace = process.end()
         self.output = (self.output + self._steady(printed))[-(64 << 10) :]
         self._outgrown = watchdog is not None and watchdog.tripped
