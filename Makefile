@@ -13,6 +13,7 @@ ATTEMPT ?=
 OUT ?=
 SUBMISSIONS ?=
 JOBS ?=
+CLUSTER ?=
 ARGUMENTS ?=
 TORCH_INDEX ?=
 LEADERBOARD ?= no
@@ -64,8 +65,8 @@ doctor: $(CORE) ## Say what this machine has, and how a submission is isolated o
 handout: $(CORE) ## Make handout/ from solution/; FORCE=1 overwrites blocks that are filled in
 	@$(RUN) -m grader handout $(if $(filter 1,$(FORCE)),--force)
 
-grade-all: $(CORE) ## Grade a class: SUBMISSIONS=download.zip OUT=grades JOBS=2 ONLY=2.1a TRAINING=yes; more by ARGUMENTS=
-	@$(RUN) -m grader batch "$(SUBMISSIONS)" --out "$(or $(OUT),grades)" $(if $(JOBS),--jobs "$(JOBS)") --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(ARGUMENTS)
+grade-all: $(CORE) ## Grade a class: SUBMISSIONS=download.zip OUT=grades JOBS=2 CLUSTER=tls://host:8786 ONLY=2.1a TRAINING=yes; more by ARGUMENTS=
+	@$(RUN) -m grader batch "$(SUBMISSIONS)" --out "$(or $(OUT),grades)" $(if $(JOBS),--jobs "$(JOBS)") $(if $(CLUSTER),--cluster "$(CLUSTER)") --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(ARGUMENTS)
 
 release: $(CORE) ## Make what students download: OUT=homework.zip
 	@$(RUN) -m grader release --out "$(or $(OUT),homework.zip)"

@@ -62,6 +62,8 @@ def _block_at(lines: list[str], opening: int) -> Block | None:
         return None
     question, at = None, opening + 1
     while at < len(lines) and COMMENT.fullmatch(lines[at]) and not RULER.fullmatch(lines[at]):
+        if OPENING.fullmatch(lines[at]):
+            return None
         todo = TODO.fullmatch(lines[at])
         question = todo["question"] if todo else question
         at += 1

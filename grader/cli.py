@@ -108,14 +108,19 @@ def batch(
     device: Annotated[Device, typer.Option(help="Where student code computes.")] = Device.CPU,
     training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = True,
     allow_weak_isolation: Annotated[bool, typer.Option(help="Run strangers' code where it could do harm.")] = False,
+    cluster: Annotated[str, typer.Option(help="Grade on the workers of a Dask scheduler: tls://host:8786.")] = "",
+    tls_ca_file: Annotated[Path | None, typer.Option(help="Of the cluster: who signs its certificates.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Of the cluster: our certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Of the cluster: the key of our certificate.")] = None,
 ) -> None:
     """Grade a class: every submission once, again only what changed. Writes grades.csv and feedback for everybody."""
-    from .batch.command import CommandError, Gradebooks, Request, grade_all
+    from .batch.command import CommandError, Gradebooks, Request, Scheduler, grade_all
 
+    scheduler = Scheduler(cluster, tls_ca_file, tls_cert, tls_key) if cluster else None
     books = Gradebooks(canvas, assignment or None, moodle, gradescope)
     request = Request(
         submissions, out, layout or None, template or None, roster, only, tuple(regrade), jobs, seed, shard,
-        feedback.value, device.value, training, allow_weak_isolation, books,
+        feedback.value, device.value, training, allow_weak_isolation, books, scheduler,
     )  # fmt: skip
     try:
         grade_all(request)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,15 +19,21 @@ from rich.text import Text
 from grader.engine.isolation import WeakIsolationError
 from grader.engine.launcher import StartError, default_launcher
 from grader.engine.text import printable
+from grader.report.class_summary import ClassSummary
 from grader.report.feedback import as_text, visible_to
 from grader.report.gradebook import GradebookError, fill_canvas, fill_gradescope, fill_moodle, write_grades
+from grader.report.pictures import exhibits_of
+from grader.report.regrade import Before, Changes
 from grader.report.result import STATUSES, Result
 from grader.rubric import RubricError, load, select
 
 from .entry import Entry, Grade
 from .intake import IntakeError, intake
-from .run import GradingError, Plan, Settings, carry_out, plan
+from .run import GradingError, Plan, Pool, Settings, carry_out, key_under, on_a_pool, plan
 from .store import Store, StoreError
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
 
 DATABASE = "grades.sqlite"
 
@@ -49,6 +56,16 @@ class Gradebooks:
 
 
 @dataclass(frozen=True)
+class Scheduler:
+    """Of a Dask cluster: its address, and the certificates that tls:// needs."""
+
+    address: str
+    tls_ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """What `batch` was asked; the options of the command say what each is."""
 
@@ -67,6 +84,7 @@ class Request:
     training: bool
     allow_weak_isolation: bool
     gradebooks: Gradebooks
+    cluster: Scheduler | None = None
 
 
 def grade_all(request: Request, console: Console | None = None) -> None:
@@ -79,12 +97,12 @@ def grade_all(request: Request, console: Console | None = None) -> None:
         entries = found.entries
         handed_in = sum(not entry.error for entry in entries)
         say(console, f"{len(entries)} students ({found.layout}), {handed_in} with something to grade.", *found.notes)
-        isolation = check_isolation(request)
+        isolation = "that of each worker" if request.cluster else check_isolation(request)
         with closing(open_store(request.out)) as store:
             settings = settings_of(request, store)
             planned = plan(entries, settings, store, request.regrade, only_shard)
             say(console, f"isolation: {isolation}. Seed {settings.seed}. {len(planned.waiting)} left to grade.")
-            grade_waiting(planned, settings, store, request.jobs, console)
+            grade_waiting(planned, settings, store, request, console)
             if only_shard is None:
                 back = write_class(entries, planned.keys, store, request.out, request.feedback)
                 say(console, *fill_gradebooks(request, back), f"Grades and feedback are in {request.out}.")
@@ -173,16 +191,33 @@ def progress_bar(total: int, console: Console) -> Iterator[Callable[[dict[str, A
         yield show
 
 
-def grade_waiting(planned: Plan, settings: Settings, store: Store, jobs: int, console: Console) -> None:
+def grade_waiting(planned: Plan, settings: Settings, store: Store, request: Request, console: Console) -> None:
     """Grade what a plan has to grade, with a progress bar. Raises GradingError and StoreError as `carry_out` does."""
-    with progress_bar(len(planned.waiting), console) as progress:
-        carry_out(planned, settings, store, jobs, progress)
+    with ExitStack() as stack:
+        pool: Pool = on_a_pool
+        if request.cluster and planned.waiting:
+            cluster = stack.enter_context(cluster_of(request, request.cluster))
+            say(console, *cluster.notes)
+            pool = cluster.grade
+        progress = stack.enter_context(progress_bar(len(planned.waiting), console))
+        carry_out(planned, settings, store, request.jobs, progress, pool)
+
+
+def cluster_of(request: Request, scheduler: Scheduler) -> AbstractContextManager[Cluster]:
+    """The cluster to grade on. Raises GradingError if what it takes is not installed."""
+    try:
+        from .cluster import connect
+    except ModuleNotFoundError as error:
+        if error.name not in ("dask", "distributed"):
+            raise
+        raise GradingError("a cluster needs Dask: pip install '.[cluster]', here and on every worker.") from error
+    return connect(scheduler, request.device, request.allow_weak_isolation)
 
 
 def write_class(
     entries: Sequence[Entry], keys: Mapping[str, str], store: Store, out: Path, audience: str
 ) -> list[Grade]:
-    """Write grades.csv, and for every student feedback/<student>.html and .txt. Returns what goes back for everybody.
+    """Write grades.csv, index.html, and for every student feedback/<student>.html and .txt.
 
     Args:
         entries: the class.
@@ -191,37 +226,70 @@ def write_class(
         out: the folder to write to.
         audience: of the feedback, one of AUDIENCES.
 
+    Returns:
+        What goes back for everybody.
+
     Raises:
         OSError: if a file cannot be written.
     """
+    from grader.report import class_page
     from grader.report.html import write
+
+    from .similarity import similarity
 
     feedback = out / "feedback"
     feedback.mkdir(exist_ok=True)
     points: dict[str, dict[str, float]] = {}
     told: dict[str, str] = {}
-    scores: dict[str, float] = {}
-    most = 0.0
+    summary, changes = ClassSummary(), changes_since(store)
+    gallery = class_page.Gallery(lambda student: store.pictures(keys[student]))
     for entry, result in results(entries, keys, store):
+        row = summary.add(entry, result)
+        if result is None:
+            continue
+        strips = store.pictures(keys[entry.student])
+        gallery.add(row.number, strips)
+        if changes:
+            changes.add(row.number, entry.student, entry.files, keys[entry.student], result)
         points[entry.student] = {question.id: question.score for question in result.questions}
-        scores[entry.student], most = result.score, max(most, result.max_score)
-        seen = visible_to(result, audience)
+        seen = visible_to(replace(result, exhibits=exhibits_of(strips)), audience)
         told[entry.student] = as_text(seen)
         write(seen, feedback / f"{entry.student}.html")
         (feedback / f"{entry.student}.txt").write_text(told[entry.student] + "\n", "utf-8")
-    columns = dict.fromkeys(name for by_question in points.values() for name in by_question)
-    grades = [Grade(entry, scores.get(entry.student), most, told.get(entry.student, entry.error)) for entry in entries]
-    write_grades(out / "grades.csv", grades, list(columns), points)
+    grades = [
+        Grade(entry, row.score, summary.max_score, told.get(entry.student, entry.error))
+        for entry, row in zip(entries, summary.rows, strict=True)
+    ]
+    write_grades(out / "grades.csv", grades, list(summary.titles), points)
+    alike = similarity({entry.student: entry.files for entry in entries if not entry.error})
+    class_page.write(out / "index.html", summary, changes, alike, gallery)
     return grades
 
 
-def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> Iterator[tuple[Entry, Result]]:
-    """The results of those that have one, by the names of their students, one after another."""
+def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> Iterator[tuple[Entry, Result | None]]:
+    """Everybody with a result, or with None, one after another; results are by the names of their students."""
     for entry in entries:
         fields = store.result(keys[entry.student]) if entry.student in keys else None
-        if fields is not None:
+        if fields is None:
+            yield entry, None
+        else:
             fields["notes"] = [*entry.notes, *fields["notes"]]
             yield entry, replace(Result.from_fields(fields), submission=printable(entry.name))
+
+
+def changes_since(store: Store) -> Changes | None:
+    """To find what is other than after the run before; None where there was none, or nothing is left of it."""
+    found, now = store.run_before(), store.last_settings()
+    if found is None or now is None:
+        return None
+    number, text = found
+    before = Before(
+        settings=json.loads(text),
+        keys=store.hand_ins(number),
+        result=store.result,
+        unchanged=lambda files, key: key_under(files, text) == key,
+    )
+    return Changes(before, now)
 
 
 def open_store(out: Path) -> Store:

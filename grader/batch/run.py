@@ -23,10 +23,11 @@ from grader.assignment import REPOSITORY, pristine
 from grader.rubric import load, seen_by, select
 
 from .entry import Entry
-from .store import Store
+from .store import PICTURES, Store
 
 ATTEMPTS = 3  # of a submission whose process dies
 IN_FLIGHT = 2  # submissions a process has at hand, so that none waits for the parent
+Contents = Mapping[str, Mapping[str, bytes]]  # files by name, by the key of their result
 DECIDES = ("grader/*.py", "grader/*.toml", "grader/checks/**/*.py", "grader/oracle/*.py", "grader/engine/*.py")
 DECIDES_TOO = ("grader/report/result.py", "data/*.py", "data/*.png")
 
@@ -73,7 +74,12 @@ def grader_digest() -> str:
 
 def key_of(files: Mapping[str, bytes], settings: Settings) -> str:
     """The key of a result: a digest of a submission's files and of what it is asked."""
-    digest = hashlib.sha256(settings.text.encode())
+    return key_under(files, settings.text)
+
+
+def key_under(files: Mapping[str, bytes], settings: str) -> str:
+    """The key of a result under settings whose text is given, those of a run before say."""
+    digest = hashlib.sha256(settings.encode())
     for name, content in sorted(files.items()):
         digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogatepass") + content)
     return digest.hexdigest()
@@ -89,15 +95,20 @@ def shard(keys: Sequence[str], number: int, count: int) -> list[str]:
 _launcher: Any = None
 
 
+def _begin_in_pool(device: str) -> None:
+    """Make a process of the pool ready, and have it end with the parent."""
+    from grader.engine.sandbox import die_with_parent
+
+    if sys.platform == "linux":
+        die_with_parent()  # a batch that is killed leaves nothing that goes on grading
+    _begin(device)
+
+
 def _begin(device: str) -> None:
-    """Make a process of the pool ready: torch here and in its zygote, side by side."""
+    """Make a process ready to grade: torch here and in its zygote, side by side."""
     global _launcher
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a process; torch reads it once
     from grader.engine.launcher import OPTIMIZERS, default_launcher
-    from grader.engine.sandbox import die_with_parent
-
-    if sys.platform == "linux" and multiprocessing.parent_process() is not None:
-        die_with_parent()  # a batch that is killed leaves nothing that goes on grading
 
     _launcher = default_launcher(device)
     _launcher.require(OPTIMIZERS)
@@ -108,15 +119,22 @@ def _begin(device: str) -> None:
 
 
 def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any]:
-    """Grade one submission. Returns the fields of its results.json, without a name."""
+    """Grade one submission.
+
+    Returns:
+        The fields of its results.json, without a name, and if there is something to show, strips under PICTURES.
+    """
     from grader.grading import grade
+    from grader.report.pictures import strips
     from grader.submission import from_files
 
     if _launcher is None:
         _begin(settings.device)
     questions = select(seen_by(load(), settings.audience), settings.only)
     submission = from_files("", files)
-    return grade(submission, questions, _launcher, settings.seed, training=settings.training).as_fields()
+    result = grade(submission, questions, _launcher, settings.seed, training=settings.training)
+    shown = strips(result.exhibits)
+    return result.as_fields() | ({PICTURES: shown} if shown else {})
 
 
 # ---------------------------------------------------------------- in the parent
@@ -164,33 +182,41 @@ def plan(
 
 
 def carry_out(
-    planned: Plan, settings: Settings, store: Store, jobs: int, progress: Callable[[dict[str, Any]], None]
+    planned: Plan,
+    settings: Settings,
+    store: Store,
+    jobs: int,
+    progress: Callable[[dict[str, Any]], None],
+    pool: Pool | None = None,
 ) -> None:
-    """Grade what waits; results go to the store as they come, and `progress` is told each.
+    """Grade what waits, on processes of this machine or on `pool`; results go to the store as they come.
+
+    `progress` is told each.
 
     Raises:
         GradingError: if a submission could not be graded in ATTEMPTS, once all others are.
         StoreError: if results cannot be kept.
     """
-    for key, result in grade_contents(planned.waiting, settings, jobs):
+    for key, result in grade_contents(planned.waiting, settings, jobs, pool):
         store.save(key, result)
         progress(result)
 
 
 def grade_contents(
-    contents: Mapping[str, Mapping[str, bytes]], settings: Settings, jobs: int
+    contents: Contents, settings: Settings, jobs: int, pool: Pool | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Grade contents by key on a pool of processes, and give each result as it comes. Raises GradingError."""
+    pool = pool or on_a_pool
     attempts, lost = dict.fromkeys(contents, 0), 0
     waiting = list(contents)
     while waiting:
         suspects = [key for key in waiting if attempts[key]]  # one of them ended a process: each gets one to itself
         batch, several = (suspects[:1], 1) if suspects else (waiting, jobs)
         try:
-            for key, result in _on_a_pool({key: contents[key] for key in batch}, settings, several):
+            for key, result in pool({key: contents[key] for key in batch}, settings, several):
                 waiting.remove(key)
                 yield key, result
-        except _PoolDied as died:
+        except PoolDied as died:
             for key in died.keys:
                 attempts[key] += 1
                 if attempts[key] == ATTEMPTS:
@@ -203,7 +229,7 @@ def grade_contents(
         )
 
 
-class _PoolDied(Exception):
+class PoolDied(Exception):
     """A process of a pool died; `keys` are what it may have been grading."""
 
     def __init__(self, keys: list[str]):
@@ -211,13 +237,15 @@ class _PoolDied(Exception):
         self.keys = keys
 
 
-def _on_a_pool(
-    contents: Mapping[str, Mapping[str, bytes]], settings: Settings, jobs: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Grade contents, with few in flight, so that memory does not grow with their number. Raises _PoolDied."""
+# Grades contents with settings on so many processes, and gives keys and results as they come. Raises PoolDied.
+Pool = Callable[[Contents, Settings, int], Iterator[tuple[str, dict[str, Any]]]]
+
+
+def on_a_pool(contents: Contents, settings: Settings, jobs: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Grade contents, with few in flight, so that memory does not grow with their number. Raises PoolDied."""
     waiting, running = list(contents), dict[Future, str]()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, (settings.device,)) as pool:
+    with ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin_in_pool, (settings.device,)) as pool:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs * IN_FLIGHT:
@@ -227,6 +255,6 @@ def _on_a_pool(
                     result = future.result()
                     yield running.pop(future), result
         except BrokenProcessPool:
-            raise _PoolDied(list(running.values())) from None
+            raise PoolDied(list(running.values())) from None
         finally:
             pool.shutdown(cancel_futures=True)

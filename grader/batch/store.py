@@ -10,18 +10,29 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from grader.report.pictures import Strip
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, result TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS pictures (
+    key TEXT NOT NULL REFERENCES results, place INTEGER NOT NULL,
+    check_id TEXT NOT NULL, title TEXT NOT NULL, count INTEGER NOT NULL, png BLOB NOT NULL, PRIMARY KEY (key, place)
+);
 CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY, settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS hand_ins (
     run INTEGER NOT NULL REFERENCES runs, student TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (run, student)
 );
 """
+RUN_BEFORE = """
+SELECT id, settings FROM runs WHERE id < (SELECT max(id) FROM runs)
+    AND EXISTS (SELECT * FROM hand_ins JOIN results USING (key) WHERE run = id) ORDER BY id DESC LIMIT 1
+"""
 WAIT_SECONDS = 60.0
+PICTURES = "pictures"  # the name under which strips of images travel with the fields of a result
 
 
 class StoreError(Exception):
@@ -53,18 +64,27 @@ class Store:
         self._connection.close()
 
     def save(self, key: str, result: dict[str, Any]) -> None:
-        """Keep a result. Raises StoreError, for instance on a full disk."""
-        text = json.dumps(result, ensure_ascii=True, allow_nan=False)
+        """Keep a result, and beside it the strips of images that it may have under PICTURES.
+
+        Raises StoreError, for instance on a full disk.
+        """
+        fields = {name: value for name, value in result.items() if name != PICTURES}
+        text = json.dumps(fields, ensure_ascii=True, allow_nan=False)
+        pictures = [(key, place, *astuple(strip)) for place, strip in enumerate(result.get(PICTURES, ()))]
         try:
             with self._connection:
+                self._connection.execute("DELETE FROM pictures WHERE key = ?", (key,))
                 self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (key, text))
+                self._connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)", pictures)
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be written ({error}); what was graded before is safe.") from error
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Drop results, to grade again what they are of."""
+        """Drop results with their pictures, to grade again what they are of."""
+        dropped = [(key,) for key in keys]
         with self._connection:
-            self._connection.executemany("DELETE FROM results WHERE key = ?", [(key,) for key in keys])
+            self._connection.executemany("DELETE FROM pictures WHERE key = ?", dropped)
+            self._connection.executemany("DELETE FROM results WHERE key = ?", dropped)
 
     def known(self) -> set[str]:
         """The keys of all results."""
@@ -75,6 +95,12 @@ class Store:
         with closing(self._connection.execute("SELECT result FROM results WHERE key = ?", (key,))) as rows:
             found = rows.fetchone()
         return None if found is None else json.loads(found[0])
+
+    def pictures(self, key: str) -> list[Strip]:
+        """The strips of images of a result, in the order of its checks."""
+        query = "SELECT check_id, title, count, png FROM pictures WHERE key = ? ORDER BY place"
+        with closing(self._connection.execute(query, (key,))) as rows:
+            return [Strip(*row) for row in rows]
 
     def begin(self, settings: str, keys: dict[str, str]) -> int:
         """Note a run and the key of every student's hand-in; the same run as before is not noted twice.
@@ -97,15 +123,22 @@ class Store:
         found = self._connection.execute("SELECT settings FROM runs ORDER BY id DESC LIMIT 1").fetchone()
         return None if found is None else json.loads(found[0])
 
+    def run_before(self) -> tuple[int, str] | None:
+        """The newest run before the last one of which results are left: its number, and its settings as text."""
+        return self._connection.execute(RUN_BEFORE).fetchone()
+
     def hand_ins(self, run: int) -> dict[str, str]:
         """The keys of the hand-ins of a run, by student."""
         return dict(self._connection.execute("SELECT student, key FROM hand_ins WHERE run = ?", (run,)))
 
     def merge(self, other: Path) -> int:
-        """Take over the results of another store, of a shard say. Returns how many were new."""
-        before = len(self.known())
+        """Take over the results of another store, of a shard say, with their pictures. Returns how many were new."""
+        before = self.known()
         with closing(Store(other)) as source:
             rows = source._connection.execute("SELECT key, result FROM results")
+            pictures = source._connection.execute("SELECT * FROM pictures")
             with self._connection:
                 self._connection.executemany("INSERT OR IGNORE INTO results VALUES (?, ?)", rows)
-        return len(self.known()) - before
+                new = (row for row in pictures if row[0] not in before)
+                self._connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)", new)
+        return len(self.known()) - len(before)

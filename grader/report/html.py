@@ -5,22 +5,18 @@ Everything a submission had a hand in is hostile: the template escapes it, after
 
 from __future__ import annotations
 
-import base64
-import io
 import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
-from torch import Tensor
 
 from grader.engine.text import printable
 
+from .pictures import curve, picture
 from .result import CheckResult, QuestionResult, Result, number, write_whole
 
 if sys.version_info >= (3, 11):
@@ -31,9 +27,6 @@ else:
 HERE = Path(__file__).parent
 MAX_CHARACTERS = 64 << 10  # of one piece of text
 SHOWN_OUTPUT = 8 << 10
-COLUMNS, HALF, GAP = 10, 5, 1  # images side by side; in each of two halves, as phones are narrow; pixels between them
-HALF_WIDTH = 346  # pixels on the screen
-CURVE_WIDTH, CURVE_HEIGHT, CURVE_MARGIN = 100, 36, 3
 
 SYMBOLS = {"passed": "\u2713", "skipped": "\u2013", "not_attempted": "\u25cb"}  # a tick, a dash, a ring
 FAILED = "\u2717"
@@ -73,7 +66,8 @@ def formulas() -> dict[str, Formula]:
 def render(result: Result) -> str:
     """The page of a result: the same text for the same result."""
     passed = sum(question.status == "passed" for question in result.questions)
-    return template().render(
+    template = environment().get_template("report.html")
+    return template.render(
         result=result,
         passed=passed,
         sections=sections(result),
@@ -89,9 +83,9 @@ def write(result: Result, path: Path) -> None:
 
 
 @cache
-def template() -> Any:
-    """The template. Whatever it prints was made printable and is escaped, but for the markup made here."""
-    environment = Environment(
+def environment() -> Environment:
+    """Finds templates. Whatever they print was made printable and is escaped, but for the markup made here."""
+    found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -99,9 +93,9 @@ def template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "status": status, "reasons": reasons, "idle": idle, "points": points}
-    environment.filters |= {"picture": picture, "curve": curve}
-    return environment.get_template("report.html")
+    found.filters |= {"number": number, "status": status, "reasons": reasons, "idle": idle, "points": points}
+    found.filters |= {"picture": picture, "curve": curve}
+    return found
 
 
 def visible(value: Any) -> Any:
@@ -148,60 +142,3 @@ def points(graded: CheckResult | QuestionResult) -> str:
         return "no points to earn"
     noun = "point" if graded.max_score == 1 else "points"
     return f"{number(graded.score)} of {number(graded.max_score)} {noun}"
-
-
-# ---------------------------------------------------------------- exhibits
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images as bytes; floating-point numbers outside [0, 1] are clamped, and those that are none are black."""
-    if images.dtype == torch.uint8:
-        return images
-    return (images.double().nan_to_num(0).clamp(0, 1) * 255).round().byte()
-
-
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W), C 1 or 3, in rows, with transparent gaps."""
-    n, _, h, w = images.shape
-    rows = -(-n // columns)
-    sheet = Image.new("RGBA", (columns * (w + GAP) - GAP, rows * (h + GAP) - GAP))
-    for at, pixels in enumerate(to_bytes(images).expand(n, 3, h, w).permute(0, 2, 3, 1)):
-        place = (at % columns * (w + GAP), at // columns * (h + GAP))
-        sheet.paste(Image.fromarray(pixels.contiguous().numpy()), place)
-    return sheet
-
-
-def picture(images: Tensor, title: str) -> Markup:
-    """Images in rows of COLUMNS as elements, one for the left half of the rows and one for the right."""
-    columns = torch.arange(len(images)) % COLUMNS
-    return Markup("").join(
-        half_picture(images[columns // HALF == half], f"{title}: {name} half")
-        for half, name in enumerate(("left", "right"))
-        if bool((columns // HALF == half).any())
-    )
-
-
-def half_picture(images: Tensor, alternative: str) -> Markup:
-    """Images in rows of HALF as an element, with a PNG file inside it."""
-    sheet, file = grid(images, min(HALF, len(images))), io.BytesIO()
-    sheet.save(file, "PNG", optimize=True)
-    scale = HALF_WIDTH / sheet.width
-    data = base64.b64encode(file.getvalue()).decode()
-    width, height = round(scale * sheet.width), round(scale * sheet.height)
-    return Markup('<img src="data:image/png;base64,{}" width="{}" height="{}" alt="{}">').format(
-        data, width, height, alternative
-    )
-
-
-def curve(values: list[float], title: str) -> Markup:
-    """Finite numbers as a curve from left to right, drawn between the least and the greatest."""
-    low, high = min(values), max(values)
-    across = (CURVE_WIDTH - 2 * CURVE_MARGIN) / max(len(values) - 1, 1)
-    up = CURVE_HEIGHT - 2 * CURVE_MARGIN
-    places = []
-    for at, value in enumerate(values):
-        share = (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.5  # halves do not overflow
-        places.append(f"{CURVE_MARGIN + at * across:.2f},{CURVE_MARGIN + (1 - share) * up:.2f}")
-    return Markup('<svg viewBox="0 0 {} {}" role="img"><title>{}</title><polyline points="{}"/></svg>').format(
-        CURVE_WIDTH, CURVE_HEIGHT, f"{title}: {', '.join(f'{value:.4g}' for value in values)}", " ".join(places)
-    )

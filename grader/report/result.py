@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -93,11 +93,12 @@ class Result:
         write_whole(path, self.to_json())
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file in one step. Raises OSError."""
+def write_whole(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file, of one text or of pieces as they come, in one step. Raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text, "utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -20,7 +20,8 @@ from grader.assignment import REPOSITORY
 from grader.checks.draw import Draw, Exhibits
 from grader.checks.training import as_numbers
 from grader.engine.text import printable
-from grader.report.html import formulas, grid, render
+from grader.report.html import formulas, render
+from grader.report.pictures import grid
 from grader.report.result import CheckResult, QuestionResult, Result
 from grader.submission import Submission
 

@@ -1,0 +1,64 @@
+"""A class to measure with: right, wrong, missing, broken and hostile code of the bank, in the mix of a real one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from grader.assignment import HANDOUT
+from grader.bank import Filling, load_bank
+from grader.rubric import Question, load
+from grader.submission import Submission, read
+from grader.tests.redteam import load_attacks
+
+RIGHT, WRONG = 0.75, 0.2  # shares of the answers to a question; the rest is not attempted
+BROKEN = ("def f(:\n", "import no_such_package\n", "raise SystemExit\n", "x = 1 / 0\n")
+BROKEN_SHARE, HOSTILE_SHARE = 0.02, 0.01  # of the students
+COSTLY = ("exhausting",)  # attacks that use up memory or minutes: one of them would be all that is measured
+
+
+def make_class(students: int, seed: int = 0) -> dict[str, dict[str, bytes]]:
+    """What a class hands in: files by student, no two of them with the same contents."""
+    draw, handout = random.Random(seed), read(HANDOUT)
+    questions = [question for question in load() if not question.needs]
+    fillings = {question.id: [f for f in load_bank() if f.question == question.id] for question in questions}
+    made = {}
+    for number in range(students):
+        submission = answered(handout, questions, fillings, draw)
+        files = spoiled(submission.sources, draw)
+        made[f"student-{number:04}"] = files | {"loss.py": files["loss.py"] + f"# {number}\n".encode()}
+    return made
+
+
+def answered(
+    handout: Submission, questions: Sequence[Question], fillings: Mapping[str, list[Filling]], draw: random.Random
+) -> Submission:
+    """The handout, with most of its questions answered, and most of these right."""
+    submission = handout
+    for question in questions:
+        share = draw.random()
+        if share < RIGHT + WRONG:
+            filling = draw.choice([f for f in fillings[question.id] if f.right == (share < RIGHT)])
+            submission = submission.filled(question.file, filling.blocks)
+    return submission
+
+
+def spoiled(files: Mapping[str, bytes], draw: random.Random) -> dict[str, bytes]:
+    """The files of a student, whom little may have escaped, or everything."""
+    share = draw.random()
+    name = draw.choice(["loss.py", "model.py", "diffusion.py"])
+    if share < BROKEN_SHARE:
+        return {**files, name: draw.choice(BROKEN).encode() + files[name]}
+    if share < BROKEN_SHARE + HOSTILE_SHARE:
+        attack = draw.choice([attack for attack in load_attacks() if attack.family not in COSTLY])
+        return {**files, "loss.py": attack.prelude.encode() + b"\n" + files["loss.py"]}
+    return dict(files)
+
+
+def write_class(folder: Path, made: Mapping[str, Mapping[str, bytes]]) -> None:
+    """A folder for every student."""
+    for student, files in made.items():
+        (folder / student).mkdir(parents=True)
+        for name, content in files.items():
+            (folder / student / name).write_bytes(content)
