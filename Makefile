@@ -27,6 +27,8 @@ SCHEDULE ?= reduced
 MNIST ?= mnist
 CIFAR10 ?= cifar10
 TESTS ?= grader/tests
+PROCESSES ?= $(if $(strip $(VENV)),2)
+STUDENTS ?=
 
 CONSTRAINTS := grader/constraints.txt
 ifeq ($(strip $(VENV)),)
@@ -40,7 +42,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-grade bench-train bench-training bench-workers lock clean
+.PHONY: help grade grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-class bench-grade bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,8 +50,8 @@ help: ## Show this list
 grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json HTML=report.html SEED=0 AUDIENCE=student ATTEMPT=1 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
 	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" $(if $(HTML),--html "$(HTML)") --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
 
-test: $(DEV) ## Test the grader itself: TESTS=grader/tests
-	$(RUN) -m pytest $(TESTS)
+test: $(DEV) ## Test the grader itself: TESTS=grader/tests PROCESSES=2
+	$(RUN) -m pytest $(if $(PROCESSES),-n $(PROCESSES)) $(TESTS)
 
 selfcheck: $(DEV) ## Grade the bank and mutants of the solution: what the checks miss; ONLY=2.1a SEED=0
 	@$(RUN) -m grader.selfcheck --only "$(ONLY)" --seed "$(SEED)"
@@ -80,8 +82,11 @@ figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduce
 calibrate: $(CORE) ## Grade what is right, and what is wrong, at many seeds: SEEDS=1000 POWER_SEEDS=100 ONLY=2.1a DEVICE=cpu
 	@$(RUN) -m grader.bench.calibrate --seeds $(or $(SEEDS),1000) --power-seeds $(or $(POWER_SEEDS),100) --only "$(ONLY)" --device "$(DEVICE)"
 
-bench-grade: $(CORE) ## Measure the time of make grade against import torch
-	@$(RUN) -m grader.bench.grade
+bench-grade: $(CORE) ## Time make grade against import torch, and a class against one pytest each: STUDENTS=500
+	@$(RUN) -m grader.bench.grade --students $(or $(STUDENTS),500)
+
+bench-class: $(CORE) ## Kill the grading of a class ten times: the same grades, and memory: STUDENTS=500
+	@$(RUN) -m grader.bench.interrupted --students $(or $(STUDENTS),500)
 
 bench-train: $(CORE) ## Images per second of train.py against a plain loop; MNIST from DATA_DIR
 	@$(RUN) -m grader.bench.train

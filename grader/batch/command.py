@@ -138,7 +138,7 @@ def check_isolation(request: Request) -> str:
 
 def settings_of(request: Request, store: Store) -> Settings:
     """What is asked of every submission."""
-    return Settings(class_seed(store, request.seed), request.device, "ta", request.only, request.training)
+    return Settings(class_seed(store, request.seed, bool(request.shard)), request.device, "ta", request.only, request.training)
 
 
 def fill_gradebooks(request: Request, back: Sequence[Grade]) -> list[str]:
@@ -159,11 +159,17 @@ def fill_gradebooks(request: Request, back: Sequence[Grade]) -> list[str]:
     return said
 
 
-def class_seed(store: Store, seed: int | None) -> int:
-    """The seed of a class: the one asked for, or that of the run before, or a new one that nobody can know."""
+def class_seed(store: Store, seed: int | None, is_shard: bool = False) -> int:
+    """The seed of a class: the one asked for, or that of the run before, or a new one that nobody can know.
+
+    Raises:
+        CommandError: for a shard of which neither is there: the others would draw other seeds.
+    """
     if seed is not None:
         return seed
     last = store.last_settings()
+    if last is None and is_shard:
+        raise CommandError("a shard needs --seed, a number that nobody knows, and the same for all shards of a class.")
     return secrets.randbelow(2**31) if last is None else int(last["seed"])
 
 

@@ -108,7 +108,7 @@ class Store:
         Returns:
             The number of the run.
         """
-        last = self._connection.execute("SELECT id, settings FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+        last = self._last_run()
         if last is not None and last[1] == settings and self.hand_ins(last[0]) == keys:
             return last[0]
         with self._connection:
@@ -118,10 +118,26 @@ class Store:
         assert run is not None
         return run
 
+    def _agree(self, source: Store) -> None:
+        """Take over the settings of another store. Raises StoreError if there are others here."""
+        ours, theirs = self._last_run(), source._last_run()
+        if theirs is None or (ours is not None and ours[1] == theirs[1]):
+            return
+        if ours is not None:
+            raise StoreError(
+                f"{source.path} was graded with another seed, other options or another version of the grader than what "
+                f"is in {self.path.parent}; grade all shards with the same, or merge into another folder."
+            )
+        self.begin(theirs[1], {})
+
+    def _last_run(self) -> tuple[int, str] | None:
+        """The number and the settings of the last run."""
+        return self._connection.execute("SELECT id, settings FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+
     def last_settings(self) -> dict[str, Any] | None:
         """The settings of the last run; None where there was none."""
-        found = self._connection.execute("SELECT settings FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-        return None if found is None else json.loads(found[0])
+        found = self._last_run()
+        return None if found is None else json.loads(found[1])
 
     def run_before(self) -> tuple[int, str] | None:
         """The newest run before the last one of which results are left: its number, and its settings as text."""
@@ -132,9 +148,17 @@ class Store:
         return dict(self._connection.execute("SELECT student, key FROM hand_ins WHERE run = ?", (run,)))
 
     def merge(self, other: Path) -> int:
-        """Take over the results of another store, of a shard say, with their pictures. Returns how many were new."""
+        """Take over the results of another store, of a shard say, with their pictures, and what was asked.
+
+        Returns:
+            How many results were new.
+
+        Raises:
+            StoreError: if something else was asked of the results that are here.
+        """
         before = self.known()
         with closing(Store(other)) as source:
+            self._agree(source)
             rows = source._connection.execute("SELECT key, result FROM results")
             pictures = source._connection.execute("SELECT * FROM pictures")
             with self._connection:

@@ -115,6 +115,18 @@ def test_shards_part_the_work_and_merge_to_the_same(entries: list[Entry], store:
         assert {key: without_times(merged.result(key)) for key in keys.values()} == {
             key: without_times(store.result(key)) for key in keys.values()
         }
+        assert merged.last_settings() == store.last_settings()
+        with closing(Store(tmp_path / "other.sqlite")) as other:
+            other.begin(replace(SETTINGS, seed=4).text, {})
+        with pytest.raises(StoreError, match="another seed"):
+            merged.merge(tmp_path / "other.sqlite")
+
+
+def test_a_shard_needs_the_seed_of_the_others(store: Store) -> None:
+    with pytest.raises(batch_command.CommandError, match="a shard needs --seed"):
+        batch_command.class_seed(store, None, is_shard=True)
+    store.begin(SETTINGS.text, {})
+    assert batch_command.class_seed(store, None, is_shard=True) == SETTINGS.seed
 
 
 def without_times(value: Any) -> Any:
