@@ -99,8 +99,10 @@ def changed_outside(submitted: str, handout: str) -> tuple[int, int] | None:
 
     Comments, blank lines and spacing do not count. None where nothing differs.
     """
-    ours = _tokens(empty(handout))
-    theirs = _tokens(empty(submitted))
+    untouched, emptied = empty(handout), empty(submitted)
+    if untouched == emptied:
+        return None
+    ours, theirs = _tokens(untouched), _tokens(emptied)
     if [token for token, _ in ours] == [token for token, _ in theirs]:
         return None
     # Lines are counted in the submission as it was handed in, not as emptied.
