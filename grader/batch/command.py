@@ -138,7 +138,9 @@ def check_isolation(request: Request) -> str:
 
 def settings_of(request: Request, store: Store) -> Settings:
     """What is asked of every submission."""
-    return Settings(class_seed(store, request.seed, bool(request.shard)), request.device, "ta", request.only, request.training)
+    return Settings(
+        class_seed(store, request.seed, bool(request.shard)), request.device, "ta", request.only, request.training
+    )
 
 
 def fill_gradebooks(request: Request, back: Sequence[Grade]) -> list[str]:

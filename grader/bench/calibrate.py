@@ -1,7 +1,7 @@
 """How close right code comes to failing at many seeds, and how surely wrong code fails: `make calibrate`.
 
-The solution and every right filling of the bank are graded at every seed, at every tenth with two threads of torch in
-the worker, which take several times as long where cores are few. Of every check the closest call is kept, by the kind
+The solution and every right filling of the bank are graded at every seed, at every fiftieth with two threads of torch
+in the worker, which take several times as long where cores are few. Of every check the closest call is kept, by the kind
 of tolerance: 1 is all of it. A worker is kept for many seeds, since a check begins by forgetting and seeding. Wrong
 fillings get a new worker for every seed, as some of them depend on what happened before, and are graded up to the
 first check that fails. What was graded is kept in build/, by a digest of the grader: a run that was ended goes on.
@@ -38,6 +38,7 @@ from grader.submission import Submission, read
 
 CALIBRATION = Path(__file__).parents[1] / "CALIBRATION.md"
 SEEDS_OF_A_WORKER = 50
+TWO_THREADS = 50  # every so many seeds
 _launcher: Launcher
 
 
@@ -132,7 +133,7 @@ def plan(questions: Sequence[Question], seeds: int, power_seeds: int) -> Iterato
             yield Job(name, submission, asked, range(power_seeds), right=False)
             continue
         for threads in (1, 2):
-            of_threads = [seed for seed in range(seeds) if (seed % 10 == 1) == (threads == 2)]
+            of_threads = [seed for seed in range(seeds) if (seed % TWO_THREADS == 1) == (threads == 2)]
             for first in range(0, len(of_threads), SEEDS_OF_A_WORKER):
                 yield Job(name, submission, asked, of_threads[first : first + SEEDS_OF_A_WORKER], threads)
 
@@ -229,7 +230,7 @@ def render(found: Found, questions: Sequence[Question], header: str, power_seeds
         header,
         "",
         f"Right submissions were graded {found.runs:,} times and failed {len(found.lost)} checks. In the worker torch "
-        "had two threads at every tenth seed, from seed 1, and one at the others.",
+        f"had two threads at every {TWO_THREADS}th seed, from seed 1, and one at the others.",
         *(f"- {sentence}" for sentence in found.lost),
         "",
         "## Closest calls",
