@@ -2,8 +2,8 @@
 
 The solution and every right filling of the bank are graded at every seed, at every fiftieth with two threads of torch
 in the worker, which take several times as long where cores are few. Of every check the closest call is kept, by the
-kind of tolerance: 1 is all of it. A worker is kept for many seeds, since a check begins by forgetting and seeding. Wrong
-fillings get a new worker for every seed, as some of them depend on what happened before, and are graded up to the
+kind of tolerance: 1 is all of it. A worker is kept for many seeds, since a check begins by forgetting and seeding.
+Wrong fillings get a new worker for every seed, as some of them depend on what happened before, and are graded up to the
 first check that fails. What was graded is kept in build/, by a digest of the grader: a run that was ended goes on.
 """
 
