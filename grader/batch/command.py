@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from grader.engine.isolation import WeakIsolationError
 from grader.engine.launcher import StartError, default_launcher
 from grader.engine.text import printable
 from grader.report.class_summary import ClassSummary
-from grader.report.feedback import as_text, visible_to
+from grader.report.feedback import as_markdown, as_text, visible_to
 from grader.report.gradebook import GradebookError, fill_canvas, fill_gradescope, fill_moodle, write_grades
 from grader.report.pictures import exhibits_of
 from grader.report.regrade import Before, Changes
-from grader.report.result import STATUSES, Result
+from grader.report.result import Result
 from grader.rubric import RubricError, load, select
 
 from .entry import Entry, Grade
 from .intake import IntakeError, intake
+from .live import live
 from .run import GradingError, Plan, Pool, Settings, carry_out, key_under, on_a_pool, plan
 from .store import Store, StoreError
 
@@ -175,40 +174,16 @@ def class_seed(store: Store, seed: int | None, is_shard: bool = False) -> int:
     return secrets.randbelow(2**31) if last is None else int(last["seed"])
 
 
-@contextmanager
-def progress_bar(total: int, console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar with rate, time left and how results ended; told every result."""
-    columns = (
-        TextColumn("grading"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[ended]}"),
-    )
-    ended: Counter[str] = Counter()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=total, rate="", ended="")
-
-        def show(result: dict[str, Any]) -> None:
-            ended[max((question["status"] for question in result["questions"]), key=STATUSES.index)] += 1
-            counts = ", ".join(f"{name.replace('_', ' ')} {ended[name]}" for name in STATUSES if ended[name])
-            speed = bar.tasks[task].finished_speed or bar.tasks[task].speed or 0.0
-            bar.update(task, advance=1, rate=f"{speed:.1f}/s", ended=counts)
-
-        yield show
-
-
 def grade_waiting(planned: Plan, settings: Settings, store: Store, request: Request, console: Console) -> None:
-    """Grade what a plan has to grade, with a progress bar. Raises GradingError and StoreError as `carry_out` does."""
+    """Grade what a plan has to grade, and show how it goes on. Raises what `carry_out` raises."""
     with ExitStack() as stack:
         pool: Pool = on_a_pool
         if request.cluster and planned.waiting:
             cluster = stack.enter_context(cluster_of(request, request.cluster))
             say(console, *cluster.notes)
             pool = cluster.grade
-        progress = stack.enter_context(progress_bar(len(planned.waiting), console))
-        carry_out(planned, settings, store, request.jobs, progress, pool)
+        tell = stack.enter_context(live(len(planned.waiting), planned.keys, console))
+        carry_out(planned, settings, store, request.jobs, tell, pool)
 
 
 def cluster_of(request: Request, scheduler: Scheduler) -> AbstractContextManager[Cluster]:
@@ -225,7 +200,7 @@ def cluster_of(request: Request, scheduler: Scheduler) -> AbstractContextManager
 def write_class(
     entries: Sequence[Entry], keys: Mapping[str, str], store: Store, out: Path, audience: str
 ) -> list[Grade]:
-    """Write grades.csv, index.html, and for every student feedback/<student>.html and .txt.
+    """Write grades.csv, index.html, and for every student feedback/<student>.html and .md.
 
     Args:
         entries: the class.
@@ -263,7 +238,7 @@ def write_class(
         seen = visible_to(replace(result, exhibits=exhibits_of(strips)), audience)
         told[entry.student] = as_text(seen)
         write(seen, feedback / f"{entry.student}.html")
-        (feedback / f"{entry.student}.txt").write_text(told[entry.student] + "\n", "utf-8")
+        (feedback / f"{entry.student}.md").write_text(as_markdown(seen), "utf-8")
     grades = [
         Grade(entry, row.score, summary.max_score, told.get(entry.student, entry.error))
         for entry, row in zip(entries, summary.rows, strict=True)

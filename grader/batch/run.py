@@ -186,12 +186,12 @@ def carry_out(
     settings: Settings,
     store: Store,
     jobs: int,
-    progress: Callable[[dict[str, Any]], None],
+    tell: Callable[[str, dict[str, Any]], None],
     pool: Pool | None = None,
 ) -> None:
     """Grade what waits, on processes of this machine or on `pool`; results go to the store as they come.
 
-    `progress` is told each.
+    `tell` is told the key and the fields of each.
 
     Raises:
         GradingError: if a submission could not be graded in ATTEMPTS, once all others are.
@@ -199,7 +199,7 @@ def carry_out(
     """
     for key, result in grade_contents(planned.waiting, settings, jobs, pool):
         store.save(key, result)
-        progress(result)
+        tell(key, result)
 
 
 def grade_contents(

@@ -25,14 +25,14 @@ from .training import Split, draw_split, fit
 
 NUM_CHANNELS, Z_CHANNELS = 16, 3
 KL_WEIGHT, GAN_WEIGHT = 1e-4, 1e-2
-VAE_STEPS, VAE_BATCH, VAE_LR = 60, 8, 1e-3
+VAE_STEPS, VAE_BATCH, VAE_LR = 40, 8, 1e-3
 HELD_OUT = 128  # the networks take 3 ms an image on this side
 OF_THE_MEAN_IMAGE = 0.75
 MOST_NATS = 250.0
 REAL_FROM_RECONSTRUCTED = 0.5
 
 SCHEDULE = Schedule(1e-3, 0.2, 30)
-LDM_STEPS, LDM_BATCH, LDM_LR = 200, 64, 2e-3
+LDM_STEPS, LDM_BATCH, LDM_LR = 150, 64, 3e-3
 NOISY = 200  # new images whose noise is to be predicted
 SAMPLES, CLASSES = 200, 10
 RECOGNISED = 0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from grader.rubric import AUDIENCES, Question
@@ -28,6 +29,26 @@ def as_text(result: Result) -> str:
         reasons = dict.fromkeys(check.hint or check.message for check in question.checks if check.status != "passed")
         lines += [f"  {reason}" for reason in reasons if question.status != "not_attempted"]
     return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
+
+
+def as_markdown(result: Result) -> str:
+    """The same with every check that failed, as Markdown; what student code had a hand in stands in fences."""
+    lines = [f"# {number(result.score)} of {number(result.max_score)} points"]
+    for question in result.questions:
+        points = f"{number(question.score)} of {number(question.max_score)}"
+        lines.append(f"\n## {question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
+        for check in question.checks:
+            if check.status not in ("passed", "not_attempted"):
+                said = "\n".join(part for part in (check.message, check.hint) if part)
+                lines.append(f"\n- {check.title}\n{fenced(said, indent=2)}")
+    notes = [fenced(note) for note in result.notes]
+    return "\n".join([*lines, *(["\n## Notes\n", *notes] if notes else [])]) + "\n"
+
+
+def fenced(text: str, indent: int = 0) -> str:
+    """Text that Markdown shows as it is: in a fence longer than any run of backticks in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return "\n".join(" " * indent + line for line in [f"{fence}text", *text.splitlines(), fence])
 
 
 def hold_back_hints(result: Result, questions: list[Question], attempt: int | None) -> Result:

@@ -55,7 +55,7 @@ def grade_class(
     entries: list[Entry], store: Store, jobs: int, told: Callable[[dict], None] = lambda result: None, **options: Any
 ) -> dict[str, str]:
     planned = plan(entries, SETTINGS, store, **options)
-    carry_out(planned, SETTINGS, store, jobs, told)
+    carry_out(planned, SETTINGS, store, jobs, lambda key, result: told(result))
     return planned.keys
 
 
@@ -151,7 +151,7 @@ if __name__ == "__main__":
         planned = plan(entries, settings, store)
         save = store.save
         store.save = lambda key, result: (save(key, result), print(key, flush=True))
-        carry_out(planned, settings, store, 2, lambda result: None)
+        carry_out(planned, settings, store, 2, lambda key, result: None)
 """
 
 
@@ -260,7 +260,7 @@ def test_a_class_from_hand_ins_to_the_gradebook(entries: list[Entry], tmp_path: 
     assert (scores["s0"], scores["twin"], scores["absent"]) == ("5", "5", "")
     filled_in = (out / "filled-gradebook.csv").read_text("utf-8").splitlines()
     assert {line.split(",")[0]: line.split(",")[-1] for line in filled_in[1:]} == scores
-    assert "5 of 5 points" in (out / "feedback" / "s0.txt").read_text("utf-8")
+    assert (out / "feedback" / "s0.md").read_text("utf-8").startswith("# 5 of 5 points\n")
     assert "<title>" in (out / "feedback" / "s0.html").read_text("utf-8")
 
 

@@ -139,7 +139,7 @@ def graded_here(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) 
     """The results of the local pool, as text by key."""
     with closing(Store(tmp_path_factory.mktemp("here") / "grades.sqlite")) as store:
         planned = plan(entries, SETTINGS, store)
-        carry_out(planned, SETTINGS, store, 1, lambda result: None)
+        carry_out(planned, SETTINGS, store, 1, lambda key, result: None)
         return texts(store)
 
 
@@ -151,7 +151,7 @@ def texts(store: Store) -> dict[str, str]:
 def grade_class(
     entries: list[Entry], store: Store, cluster: Cluster, told: Callable[[dict[str, Any]], None] = lambda result: None
 ) -> None:
-    carry_out(plan(entries, SETTINGS, store), SETTINGS, store, 1, told, cluster.grade)
+    carry_out(plan(entries, SETTINGS, store), SETTINGS, store, 1, lambda key, result: told(result), cluster.grade)
 
 
 @pytest.mark.parametrize("starts_again", [3, 0])

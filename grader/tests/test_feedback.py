@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from grader.assignment import REPOSITORY
 from grader.cli import app
 from grader.grading import load_checks
-from grader.report.feedback import hold_back_hints
+from grader.report.feedback import as_markdown, fenced, hold_back_hints
 from grader.rubric import AUDIENCES, RubricError, load, seen_by
 from grader.submission import Submission
 
@@ -100,3 +100,28 @@ def test_make_grade_for_an_audience(solution: Submission, tmp_path: Path, audien
 def test_the_readme_names_every_audience() -> None:
     text = (REPOSITORY / "README.md").read_text("utf-8")
     assert all(f"`{audience}`" in text for audience in AUDIENCES)
+
+
+def test_markdown_says_what_failed_and_keeps_student_text_in_fences(handout: Submission, graded: Graded) -> None:
+    loud = 'kl_divergence = mu.flatten(1).sum(1)\nraise ValueError("</p> ```\\n# A title of their own")'
+    result = replace(graded(filled(handout, "2.1a", loud), "2.1a"), notes=["`loss.py` was ``changed``"])
+    said = as_markdown(result)
+    titles = [line for line in outside_fences(said) if line.startswith("#")]
+    assert titles == [f"# 0 of {result.max_score:g} points", titles[1], "## Notes"]
+    assert titles[1].startswith("## 2.1a KL divergence: 0 of")
+    assert "# A title of their own" in said
+    assert fenced("a ```` b", 2) == "  `````text\n  a ```` b\n  `````"
+
+
+def outside_fences(text: str) -> list[str]:
+    """The lines of Markdown that are in no fence."""
+    found, fence = [], ""
+    for line in text.splitlines():
+        opening = line.strip()
+        if fence:
+            fence = "" if opening == fence else fence
+        elif opening.startswith("```"):
+            fence = opening.removesuffix("text")
+        else:
+            found.append(line)
+    return found
