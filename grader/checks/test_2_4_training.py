@@ -25,7 +25,7 @@ from .training import Split, draw_split, fit
 
 NUM_CHANNELS, Z_CHANNELS = 16, 3
 KL_WEIGHT, GAN_WEIGHT = 1e-4, 1e-2
-VAE_STEPS, VAE_BATCH, VAE_LR = 40, 8, 1e-3
+VAE_STEPS, VAE_BATCH, VAE_LR = 60, 8, 1e-3
 HELD_OUT = 128  # the networks take 3 ms an image on this side
 OF_THE_MEAN_IMAGE = 0.75
 MOST_NATS = 250.0
