@@ -29,24 +29,22 @@ def explain(judged: Judged) -> str:
     """
     got = [result for result, _ in judged]
     rights = [expected.values()[0] for _, expected in judged]
-    mistakes = {
-        sentence: [expected.misconceived(sentence) for _, expected in judged] for sentence in judged[0][1].sentences
-    }
-    return _one(got, mistakes) or _two(got, rights, mistakes) or _property(got, rights)
+    return _one(judged) or _two(judged, _flatten(got), _flatten(rights)) or _property(got, rights)
 
 
-def _one(got: list[Tensor], mistakes: dict[str, list[Tensor]]) -> str:
+def _one(judged: Judged) -> str:
     """The sentence of the mistake that gives every result."""
-    fits = (text for text, values in mistakes.items() if all(map(close, got, values)))
+    sentences = judged[0][1].sentences
+    fits = (text for text in sentences if all(close(got, right.misconceived(text)) for got, right in judged))
     return next(fits, "")
 
 
-def _two(got: list[Tensor], rights: list[Tensor], mistakes: dict[str, list[Tensor]]) -> str:
-    """The sentences of the two mistakes that together give every result."""
-    flat, right = _flatten(got), _flatten(rights)
+def _two(judged: Judged, flat: Tensor, right: Tensor) -> str:
+    """The sentences of the two mistakes that together give all results: `flat`, where `right` is expected."""
     if flat.numel() < FEWEST_NUMBERS:
         return ""
-    known = {text: _flatten(values) for text, values in mistakes.items()}
+    sentences = judged[0][1].sentences
+    known = {text: _flatten([expected.misconceived(text) for _, expected in judged]) for text in sentences}
     telling = [text for text, values in known.items() if values.shape == right.shape and not close(values, right)]
     for one, other in combinations(telling, 2):
         first, second = known[one], known[other]

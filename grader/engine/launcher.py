@@ -30,6 +30,7 @@ from .watchdog import Watchdog
 GRADER = Path(__file__).resolve().parents[1]
 CANARY = GRADER / "rubric.toml"
 OPTIMIZERS = ("torch._dynamo",)  # what torch.optim imports when the first optimizer is made, which takes a second
+STACK_SECONDS = 0.5  # that a worker has to write where it is
 START_SECONDS = 120.0  # importing torch from a cold network disk
 MAX_OUTPUT_BYTES = 1 << 20
 RESIDENT_BYTES = 12 << 30  # of a worker on a GPU, whose address space cannot be limited
@@ -91,6 +92,14 @@ class Process:
             self.watchdog.start()
         return self
 
+    def show_stack(self) -> None:
+        """Have the worker write where it is, for `end` to return, if it still can."""
+        before, deadline = os.fstat(self.trace.fileno()).st_size, time.monotonic() + STACK_SECONDS
+        self._launcher.show_stack(self.handle)
+        while os.fstat(self.trace.fileno()).st_size == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.02)  # it writes line by line
+
     def end(self) -> tuple[int, str, str]:
         """Kill the worker. Returns its exit status, negative for a signal, what it printed, and its last stack.
 
@@ -138,6 +147,9 @@ class Launcher(Protocol):
 
     def spawn(self, directory: Path) -> Process:
         """Start a worker on the submission staged in `directory`."""
+
+    def show_stack(self, handle: Any) -> None:
+        """Have a worker write its stack to its trace."""
 
     def reap(self, handle: Any) -> int:
         """Kill one worker and return its exit status."""
@@ -247,6 +259,10 @@ class ZygoteLauncher:
             raise
         return process.greet(process.handle)
 
+    def show_stack(self, handle: int) -> None:
+        """Have the zygote ask a worker for its stack. Raises StartError if it does not answer."""
+        self._ask({"operation": "show_stack", "pid": handle})
+
     def reap(self, handle: int) -> int:
         """Have the zygote kill the worker with process number `handle`. Raises StartError if it does not answer."""
         return self._ask({"operation": "reap", "pid": handle})["status"]
@@ -336,6 +352,11 @@ class FreshLauncher:
         with contextlib.suppress(BrokenPipeError), worker.stdin:
             worker.stdin.write(json.dumps(_address(process.theirs, worker.pid)).encode() + b"\n")
         return process.greet(worker.pid)
+
+    def show_stack(self, handle: subprocess.Popen) -> None:
+        """Ask a worker for its stack, where there is a signal for it."""
+        if sandbox.SHOW_STACK is not None:
+            handle.send_signal(sandbox.SHOW_STACK)
 
     def reap(self, handle: subprocess.Popen) -> int:
         """Kill one worker."""

@@ -47,6 +47,7 @@ CUDA_READABLE = (
     "/sys/bus/pci",
     "/dev/nvidia-caps",
 )
+SHOW_STACK = getattr(signal, "SIGUSR1", None)  # has a worker write where it is; Windows has no such signal
 FIRST_USER, USERS = 61184, 4336  # a range that no account has (that of systemd's dynamic users)
 
 

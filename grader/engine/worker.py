@@ -92,9 +92,7 @@ class Worker:
             except WireClosed:
                 return
             out: Tensors = {}
-            faulthandler.dump_traceback_later(message["seconds"], file=TRACE)
             replies = self._answer_all(message["requests"], tensors, out)
-            faulthandler.cancel_dump_traceback_later()
             self.output.flush()
             try:
                 self.channel.send({"id": message["id"], "replies": replies}, out)
@@ -308,6 +306,8 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
     os.closerange(wire + 1, MAX_DESCRIPTORS)
     sys.stdout = sys.stderr = printed = Output(1)
     faulthandler.enable(file=TRACE)
+    if sandbox.SHOW_STACK is not None:
+        faulthandler.register(sandbox.SHOW_STACK, file=TRACE)
     sys.dont_write_bytecode = True
     os.chdir(policy.directory)
     if policy.sealed:

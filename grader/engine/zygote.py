@@ -54,6 +54,10 @@ def main(control: socket.socket, imports: list[str]) -> None:
         elif request["operation"] == "import":
             import_frozen(request["modules"])
             reply(control, {"imported": request["modules"]})
+        elif request["operation"] == "show_stack":
+            if request["pid"] in workers and sandbox.SHOW_STACK is not None:
+                os.kill(request["pid"], sandbox.SHOW_STACK)
+            reply(control, {"asked": request["pid"]})
         elif request["operation"] == "reap":
             # One that is not ours went down with the zygote before this one; its number may be anybody's now.
             known = request["pid"] in workers

@@ -77,8 +77,13 @@ def form(name: str, *arguments: Any) -> Form:
     full_name = f"{name}{arguments}" if arguments else name
     if ANSWERS.exists():
         return Form(full_name, None)
+    return Form(full_name, _closed(name, *arguments))
+
+
+@cache
+def _closed(name: str, *arguments: Any) -> ClosedForm:
     found = getattr(importlib.import_module(f".{WITHHELD[name]}", __package__), name)
-    return Form(full_name, found(*arguments) if arguments else found)
+    return found(*arguments) if arguments else found
 
 
 # ---------------------------------------------------------------- recording

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 Formula = Callable[..., Tensor]
+KEPT, KEPT_NUMBERS = 256, 4096  # evaluations of a form that are kept, and numbers that go into one of them
 
 
 class Expected(ABC):
@@ -51,6 +53,8 @@ class Expected(ABC):
 class ClosedForm:
     """Formulas of the same arguments.
 
+    A class is graded at the inputs of one seed: what was computed at small ones is kept.
+
     Attributes:
         accepted: formulas that are right; usually one.
         misconceptions: wrong formulas, by the sentence that tells whoever wrote them what they did.
@@ -58,10 +62,18 @@ class ClosedForm:
 
     accepted: tuple[Formula, ...]
     misconceptions: Mapping[str, Formula]
+    _kept: dict[tuple, Evaluated] = field(default_factory=dict, compare=False, repr=False)
 
     def at(self, **inputs: Tensor) -> Evaluated:
         """The values at `inputs`; floating-point inputs are taken to float64 as they are."""
-        return Evaluated(self, inputs)
+        if sum(x.numel() for x in inputs.values()) > KEPT_NUMBERS:
+            return Evaluated(self, inputs)
+        key = tuple((name, x.dtype, x.shape, x.detach().numpy().tobytes()) for name, x in inputs.items())
+        if key not in self._kept:
+            if len(self._kept) == KEPT:
+                self._kept.clear()
+            self._kept[key] = Evaluated(self, inputs)
+        return self._kept[key]
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,17 @@ class Evaluated(Expected):
 
     def values(self) -> list[Tensor]:
         """See Expected."""
-        return [formula(**self._inputs64()) for formula in self.form.accepted]
+        return self._values
 
     def misconceived(self, sentence: str) -> Tensor:
         """See Expected."""
-        return self.form.misconceptions[sentence](**self._inputs64())
+        if sentence not in self._misconceived:
+            self._misconceived[sentence] = self.form.misconceptions[sentence](**self._inputs64())
+        return self._misconceived[sentence]
 
     def gradients(self, which: int = 0, cotangent: Tensor | None = None) -> dict[str, Tensor]:
         """See Expected."""
-        inputs = self._inputs64()
+        inputs = {name: x.detach() for name, x in self._inputs64().items()}
         leaves = {name: x.requires_grad_() for name, x in inputs.items() if x.is_floating_point()}
         value = self.form.accepted[which](**inputs)
         total = value.sum() if cotangent is None else (value * cotangent.double()).sum()
@@ -95,6 +109,14 @@ class Evaluated(Expected):
             name: torch.zeros_like(leaf) if gradient is None else gradient
             for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
         }
+
+    @cached_property
+    def _values(self) -> list[Tensor]:
+        return [formula(**self._inputs64()) for formula in self.form.accepted]
+
+    @cached_property
+    def _misconceived(self) -> dict[str, Tensor]:
+        return {}
 
     def _inputs64(self) -> dict[str, Tensor]:
         return {n: x.double() if x.is_floating_point() else x for n, x in self.inputs.items()}
