@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, testing
 from torch.distributions import Normal, kl_divergence
 
-from grader.oracle.closed_form import ClosedForm
+from grader.oracle.closed_form import KEPT, KEPT_NUMBERS, ClosedForm
 from grader.oracle.diffusion import GaussianData, Schedule, column
 from grader.oracle.forward_process import q_sample
 from grader.oracle.hinge import DISCRIMINATOR_HINGE, GENERATOR_HINGE
@@ -176,3 +176,27 @@ def test_rare_events_that_never_happen_are_noticed_where_thirty_are_expected() -
     low, high = rare_event_bounds(65_536, math.erfc(3.5 / math.sqrt(2)), 1e-11)
     assert 0 < low < 30.5 < high
     assert rare_event_bounds(100, 1e-4, 1e-11)[0] == 0
+
+
+def test_what_is_computed_at_small_inputs_is_kept_for_the_next_submission() -> None:
+    calls: list[int] = []
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x.numel())
+        return x.square()
+
+    form = ClosedForm((square,), {"It is not squared.": lambda x: x})
+    small, large = torch.arange(3.0), torch.zeros(KEPT_NUMBERS + 1)
+    for _ in range(3):
+        assert form.at(x=small.clone()).values()[0].tolist() == [0, 1, 4]
+        assert form.at(x=small).misconceived("It is not squared.").tolist() == [0, 1, 2]
+        form.at(x=large).values()
+    assert sorted(calls) == [3, *[KEPT_NUMBERS + 1] * 3]
+    assert form.at(x=small.double()).values()[0].dtype == torch.float64
+    assert form.at(x=small + 1).values()[0].tolist() == [1, 4, 9]
+    precise = small.double()
+    form.at(x=precise).gradients()
+    assert not precise.requires_grad
+    for number in range(KEPT + 1):
+        form.at(x=torch.tensor([float(number)]))
+    assert len(form._kept) <= KEPT
