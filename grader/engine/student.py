@@ -204,6 +204,7 @@ class Student:
         self._at: Request | None = None
         self._load_failures: dict[str, Failure] = {}
         self._loaded: set[str] = set()
+        self._files: dict[str, bool] = {}
 
     def __getattr__(self, module: str) -> Remote:
         if module.startswith("_"):
@@ -297,12 +298,18 @@ class Student:
     def _address(self, remote: Remote) -> dict[str, Any]:
         """Where a remote is; its file is imported first if it is a student's that is not imported yet."""
         root = remote._root
-        if isinstance(root, str) and root not in self._loaded and (self.directory / f"{root}.py").exists():
+        if isinstance(root, str) and root not in self._loaded and self._is_students(root):
             if root in self._load_failures:  # one that cannot be imported is not tried again
                 raise self._load_failures[root]
             self._waiting.append(Request({"operation": "load", "module": root}, f"import {root}"))
             self._loaded.add(root)
         return {"root": root, "path": list(remote._path)}
+
+    def _is_students(self, module: str) -> bool:
+        """Whether a module is one of the submission's files."""
+        if module not in self._files:
+            self._files[module] = (self.directory / f"{module}.py").exists()
+        return self._files[module]
 
     def _ask(self, request: Request) -> tuple[dict[str, Any], Tensors]:
         """Send what waits and a request, in one round trip, with the callbacks in it.

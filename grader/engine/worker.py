@@ -158,7 +158,7 @@ class Worker:
 
     def _resolve(self, root: str | int, path: list[str]) -> Any:
         """The object that a module or number and a path of attributes name."""
-        value = importlib.import_module(root) if isinstance(root, str) else self.objects[root]
+        value = module_called(root) if isinstance(root, str) else self.objects[root]
         for name in path:
             if not hasattr(value, name):
                 owner = root if isinstance(root, str) else type(value).__name__
@@ -236,6 +236,11 @@ class Worker:
         self.channel.send(message, out)
         reply, tensors = self._receive()
         return self._decode(reply["result"], tensors)
+
+
+def module_called(name: str) -> Any:
+    """A module, which is looked up the quick way first."""
+    return sys.modules.get(name) or importlib.import_module(name)
 
 
 def gradients(result: Any, leaves: list[torch.Tensor], cotangent: torch.Tensor | None) -> list[Any]:
