@@ -66,7 +66,7 @@ def test_discriminator_of_other_sizes(student: Student, draw: Draw) -> None:
 @question("1.4", imports=OPTIMIZERS)
 def test_gan_step_of_other_rates(student: Student, draw: Draw) -> None:
     """Networks that learn at different rates, in batches of other sizes."""
-    games = [draw_game(draw, 11, 0.1, 0.8), draw_game(draw, 2, 0.9, 0.05), draw_game(draw, 3, 1.5, 1.5)]
+    games = [draw_game(draw, 11, 0.1, 0.8), draw_game(draw, 2, 0.9, 0.05), draw_game(draw, 3, 1.5, 0.4)]
     played = play(student, games)
     moved = {name: [game.after[name] for game in played] for name in ("discriminator", "generator")}
     expect_played(DISCRIMINATOR_LOSS, played, [game.losses[0] for game in played], "the discriminator's loss")
