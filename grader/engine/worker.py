@@ -107,8 +107,8 @@ class Worker:
         """The replies to requests, up to the first that fails. Only the last of them has a result with tensors."""
         replies = []
         for number, request in enumerate(requests):
-            os.pwrite(TRACE, REACHED % number, 0)
             try:
+                os.pwrite(TRACE, REACHED % number, 0)
                 replies.append(self._answer(request, tensors, out))
             except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
                 out.clear()
@@ -139,7 +139,8 @@ class Worker:
             cases = [[self._decode(argument, tensors) for argument in case] for case in request["cases"]]
             return {"ok": self._encode([target(*case) for case in cases], out)}
         if operation == "make":
-            value = self._keep(request["number"], self._apply(target, request, tensors))
+            arguments, keywords = self._arguments(request, tensors)
+            value = self._keep(request["number"], target(*arguments, **keywords))
             is_object = "object" in encode(value, {}, self._describe)
             return {"ok": {"value": is_object}}
         if operation == "call":
@@ -166,17 +167,15 @@ class Worker:
             value = getattr(value, name)
         return value
 
-    def _apply(self, function: Any, request: dict[str, Any], tensors: Tensors) -> Any:
-        """The result of a call whose arguments are not looked at afterwards."""
+    def _arguments(self, request: dict[str, Any], tensors: Tensors) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call, by position and by name."""
         arguments = [self._decode(argument, tensors) for argument in request["arguments"]]
-        keywords = {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
-        return function(*arguments, **keywords)
+        return arguments, {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
 
     def _call(self, function: Any, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
         """Call `function`, and differentiate the sum of its first result, weighted by the cotangent."""
         leaves = [tensors[name].requires_grad_() for name in request["gradients"]]
-        arguments = [self._decode(argument, tensors) for argument in request["arguments"]]
-        keywords = {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
+        arguments, keywords = self._arguments(request, tensors)
         result = function(*arguments, **keywords)
         reply = {"ok": self._encode(result, out)}
         if leaves:
