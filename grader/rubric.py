@@ -30,6 +30,7 @@ class Question:
         audiences: by the name of a check, the first of AUDIENCES that may see it.
         needs: other questions. One with needs has no block of its own: its checks run once those questions are right.
         hints_after: the attempt of a student after which hints are shown; 0 shows them from the first.
+        optional: whether its points are a bonus, on top of what can be earned.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Question:
     audiences: dict[str, str]
     needs: tuple[str, ...] = ()
     hints_after: int = 0
+    optional: bool = False
 
     @property
     def points(self) -> float:

@@ -1,9 +1,10 @@
-"""Denoising diffusion (DDPM): Ho et al., "Denoising Diffusion Probabilistic Models" (2020).
+"""Denoising diffusion (DDPM): Ho et al., "Denoising Diffusion Probabilistic Models" (2020); and what improves on it.
 
 Step t runs from 0 to num_timesteps - 1, so that x_0 of the paper is `x_start` here and x_1 of the paper has
 t = 0. `denoise_fn(x, y, t)` predicts the noise in x (B, C, H, W) from labels y (B,) and steps t (B,).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DenoiseFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+LARGEST_BETA = 0.999
 
 
 def extract(a: Tensor, t: Tensor, shape: torch.Size) -> Tensor:
@@ -18,16 +20,60 @@ def extract(a: Tensor, t: Tensor, shape: torch.Size) -> Tensor:
     return a.gather(0, t).reshape(-1, *[1] * (len(shape) - 1))
 
 
+def linear_betas(num_timesteps: int) -> Tensor:
+    """The schedule of Ho et al. (2020), section 4, for any number of steps from 2 on: fewer are as much stronger.
+
+    Returns:
+        (num_timesteps,) in float64, none above LARGEST_BETA.
+    """
+    ############################ Your code here ############################
+    # TODO(3.1a): return betas, evenly spaced from 1e-4 to 2e-2 if there are 1000 steps. With n times fewer
+    # steps each is n times as large, but never larger than LARGEST_BETA.
+    ########################################################################
+    scale = 1000 / num_timesteps
+    betas = torch.linspace(scale * 1e-4, scale * 2e-2, num_timesteps, dtype=torch.float64)
+    return betas.clamp(max=LARGEST_BETA)
+    ########################################################################
+
+
+def cosine_betas(num_timesteps: int, offset: float = 0.008) -> Tensor:
+    """The schedule of Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models" (2021), equation (17).
+
+    Args:
+        num_timesteps: T, at least 1.
+        offset: s of the paper, which keeps the first steps from being too small.
+
+    Returns:
+        (num_timesteps,) in float64, none above LARGEST_BETA.
+    """
+    ############################ Your code here ############################
+    # TODO(3.1b): return betas, from alphas_cumprod at the times 0, 1/T, ..., 1; the one at time 0 is 1.
+    # Compute in float64. No beta is larger than LARGEST_BETA.
+    ########################################################################
+    times = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+    alphas_cumprod = torch.cos((times + offset) / (1 + offset) * math.pi / 2) ** 2
+    return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=LARGEST_BETA)
+    ########################################################################
+
+
 class GaussianDiffusion(nn.Module):
     """The forward process q, which adds noise, and the reverse process p, which removes it.
 
-    Every schedule is a buffer of shape (num_timesteps,), computed in float64 and stored in float32.
+    Every schedule is a buffer of shape (num_timesteps,), computed in float64 and stored in float32. It is linear from
+    `beta_start` to `beta_end`, or else `betas` (num_timesteps,).
     """
 
-    def __init__(self, beta_start: float = 1e-4, beta_end: float = 2e-2, num_timesteps: int = 1000):
+    def __init__(
+        self,
+        beta_start: float = 1e-4,
+        beta_end: float = 2e-2,
+        num_timesteps: int = 1000,
+        betas: Tensor | None = None,
+    ):
         super().__init__()
-        self.num_timesteps = num_timesteps
-        betas = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
+        if betas is None:
+            betas = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
+        self.num_timesteps = len(betas)
         alphas = 1 - betas
         alphas_cumprod = alphas.cumprod(dim=0)
         alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
@@ -127,3 +173,229 @@ class GaussianDiffusion(nn.Module):
         """The objective at steps drawn uniformly, algorithm 1: x_start (B, C, H, W), y (B,) -> scalar."""
         t = torch.randint(self.num_timesteps, (len(x_start),), device=x_start.device)
         return self.p_losses(denoise_fn, x_start, y, t, torch.randn_like(x_start))
+
+    @torch.no_grad()
+    def ddim_sample(self, denoise_fn: DenoiseFn, x: Tensor, y: Tensor, steps: Tensor, eta: float = 0.0) -> Tensor:
+        """Draw data from noise in some of the steps.
+
+        Song, Meng and Ermon, "Denoising Diffusion Implicit Models" (2021), equations (12) and (16).
+
+        Args:
+            denoise_fn: predicts noise; called once for every one of `steps`, from the last down to the first.
+            x: (B, C, H, W) standard normal noise to start from, which is taken for x_t at the last of `steps`.
+            y: (B,) labels, passed on to `denoise_fn` as they are.
+            steps: (S,) increasing integers in [0, num_timesteps).
+            eta: how much noise is added on the way. With 0 there is none; with 1 and all steps this is `sample`.
+
+        Returns:
+            (B, C, H, W) samples x_0.
+        """
+        ############################ Your code here ############################
+        # TODO(3.2): go from each of `steps` to the one before it, and from the first of them to x_0, where
+        # alphas_cumprod is 1. Leave the samples in `img`.
+        ########################################################################
+        img = x
+        before = torch.cat([torch.ones(1, device=x.device), self.alphas_cumprod[steps[:-1]]])
+        for step, abar_before in zip(reversed(steps.tolist()), before.flip(0), strict=True):
+            t = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
+            noise = denoise_fn(img, y, t)
+            x_start = self.predict_start_from_noise(img, t, noise)
+            abar = self.alphas_cumprod[step]
+            variance = eta**2 * (1 - abar_before) / (1 - abar) * (1 - abar / abar_before)
+            img = abar_before.sqrt() * x_start + (1 - abar_before - variance).sqrt() * noise
+            if eta > 0:
+                img = img + variance.sqrt() * torch.randn_like(img)
+        ########################################################################
+        return img
+
+    def velocity(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What a network may predict in place of the noise, well defined at every step.
+
+        Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022), section 4.
+
+        Args:
+            x_start: (B, C, H, W) data x_0.
+            t: (B,) steps.
+            noise: (B, C, H, W), with which `q_sample` makes x_t.
+
+        Returns:
+            (B, C, H, W) v_t.
+        """
+        ############################ Your code here ############################
+        # TODO(3.5a): return v_t, the derivative of x_t by the angle whose cosine is sqrt_alphas_cumprod.
+        ########################################################################
+        return (
+            extract(self.sqrt_alphas_cumprod, t, noise.shape) * noise
+            - extract(self.sqrt_one_minus_alphas_cumprod, t, noise.shape) * x_start
+        )
+        ########################################################################
+
+    def predict_noise_from_velocity(self, x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+        """The noise in x_t (B, C, H, W) at steps t (B,) with the velocity v_t (B, C, H, W): (B, C, H, W)."""
+        ############################ Your code here ############################
+        # TODO(3.5b): return the noise, from `x` and `velocity` alone: samplers know no x_start.
+        ########################################################################
+        return (
+            extract(self.sqrt_one_minus_alphas_cumprod, t, x.shape) * x
+            + extract(self.sqrt_alphas_cumprod, t, x.shape) * velocity
+        )
+        ########################################################################
+
+    def min_snr_weight(self, t: Tensor, gamma: float, prediction: str) -> Tensor:
+        """Weights of the squared error at steps t (B,), which keep easy steps from ruling the loss: (B,).
+
+        Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023), section 3.4.
+
+        Args:
+            t: (B,) steps.
+            gamma: the largest weight that an error of x_0 may have.
+            prediction: "noise" or "velocity", what it is the error of.
+        """
+        ############################ Your code here ############################
+        # TODO(3.5c): return the weights. An error of x_0 has the weight min(SNR, gamma), with the
+        # signal-to-noise ratio SNR = alphas_cumprod / (1 - alphas_cumprod); write what it is of the other errors.
+        ########################################################################
+        abar = self.alphas_cumprod[t]
+        snr = abar / (1 - abar)
+        return snr.clamp(max=gamma) / (snr if prediction == "noise" else snr + 1)
+        ########################################################################
+
+    @torch.no_grad()
+    def bits_per_dim(self, denoise_fn: DenoiseFn, x_start: Tensor, y: Tensor) -> Tensor:
+        """An upper bound on -log p(x_0), from one draw of x_t for each step: Ho et al. (2020), equation (5).
+
+        Args:
+            denoise_fn: predicts noise; called once for every step.
+            x_start: (B, C, H, W) data x_0.
+            y: (B,) labels, passed on to `denoise_fn` as they are.
+
+        Returns:
+            (B,) in bits, divided by the number of elements C H W.
+        """
+        ############################ Your code here ############################
+        # TODO(3.7): leave the bound in `nats`, of shape (B,): the divergence of q(x_T | x_0) from N(0, I), plus
+        # for each t > 0 that of q(x_{t-1} | x_t, x_0) from p(x_{t-1} | x_t), which have the same variance, plus
+        # -log N(x_0; mean, betas[0]) at t = 0 with the mean of p there. x_t has fresh noise at every step.
+        ########################################################################
+        abar = self.alphas_cumprod[-1]
+        nats = 0.5 * (abar * (x_start.square() - 1) - torch.log1p(-abar)).flatten(1).sum(1)
+        for step in range(self.num_timesteps):
+            t = torch.full((len(x_start),), step, dtype=torch.int64, device=x_start.device)
+            x = self.q_sample(x_start, t, torch.randn_like(x_start))
+            mean, variance = self.p_mean_variance(denoise_fn, x, y, t)
+            if step > 0:
+                terms = (self.q_posterior(x_start, x, t)[0] - mean).square() / (2 * variance)
+            else:
+                terms = (x_start - mean).square() / (2 * self.betas[0]) + 0.5 * (2 * math.pi * self.betas[0]).log()
+            nats = nats + terms.flatten(1).sum(1)
+        ########################################################################
+        return nats / (math.log(2) * x_start[0].numel())
+
+
+def drop_labels(y: Tensor, null_label: int, probability: float) -> Tensor:
+    """Labels to train with for guidance: Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022), algorithm 1.
+
+    Args:
+        y: (B,) labels, which stay as they are.
+        null_label: the label that stands for none.
+        probability: of a label to be dropped, each on its own.
+
+    Returns:
+        (B,) labels, int64, where some are `null_label`.
+    """
+    ############################ Your code here ############################
+    # TODO(3.3a): return the labels, each replaced by `null_label` with `probability`.
+    ########################################################################
+    dropped = torch.rand(y.shape, device=y.device) < probability
+    return torch.where(dropped, null_label, y)
+    ########################################################################
+
+
+def guided_noise(
+    denoise_fn: DenoiseFn, x: Tensor, y: Tensor, t: Tensor, null_label: int, guidance_weight: float
+) -> Tensor:
+    """The noise in x as it is predicted when sampling is guided towards the labels.
+
+    Ho and Salimans (2022), equation (6), whose w is `guidance_weight` - 1.
+
+    Args:
+        denoise_fn: predicts noise, for the labels it is trained with and for `null_label`.
+        x: (B, C, H, W) at steps t.
+        y: (B,) labels.
+        t: (B,) steps.
+        null_label: the label that stands for none.
+        guidance_weight: with 0 the labels do not count, with 1 they are not overdone.
+
+    Returns:
+        (B, C, H, W).
+    """
+    ############################ Your code here ############################
+    # TODO(3.3b): return the prediction without labels, plus `guidance_weight` times what the labels add to it.
+    ########################################################################
+    with_labels = denoise_fn(x, y, t)
+    without = denoise_fn(x, torch.full_like(y, null_label), t)
+    return without + guidance_weight * (with_labels - without)
+    ########################################################################
+
+
+class RectifiedFlow(nn.Module):
+    """Straight paths from data, at time 0, to noise, at time 1: Liu, Gong and Liu, "Flow Straight and Fast" (2023).
+
+    `velocity_fn(x, y, time)` predicts dx/dtime of x (B, C, H, W) from labels y (B,) and times (B,) in [0, 1].
+    """
+
+    def path(self, x_start: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the paths from data to noise are, and how fast they go: equation (1).
+
+        Args:
+            x_start: (B, C, H, W) data.
+            time: (B,) in [0, 1], one for each image.
+            noise: (B, C, H, W) standard normal noise.
+
+        Returns:
+            x: (B, C, H, W), `x_start` at time 0 and `noise` at time 1.
+            velocity: (B, C, H, W), its derivative by time.
+        """
+        ############################ Your code here ############################
+        # TODO(3.6a): leave the points of the straight paths in `x`, and their derivatives in `velocity`.
+        ########################################################################
+        time = time.reshape(-1, 1, 1, 1)
+        x = (1 - time) * x_start + time * noise
+        velocity = noise - x_start
+        ########################################################################
+        return x, velocity
+
+    def forward(self, velocity_fn: DenoiseFn, x_start: Tensor, y: Tensor) -> Tensor:
+        """The objective at times drawn uniformly: x_start (B, C, H, W), y (B,) -> mean squared error, a scalar."""
+        time = torch.rand(len(x_start), device=x_start.device)
+        x, velocity = self.path(x_start, time, torch.randn_like(x_start))
+        return F.mse_loss(velocity_fn(x, y, time), velocity)
+
+    @torch.no_grad()
+    def sample(self, velocity_fn: DenoiseFn, x: Tensor, y: Tensor, num_steps: int, heun: bool = False) -> Tensor:
+        """Follow the velocity from noise to data, in steps of equal length.
+
+        Args:
+            velocity_fn: predicts the velocity.
+            x: (B, C, H, W) standard normal noise to start from, at time 1.
+            y: (B,) labels, passed on to `velocity_fn` as they are.
+            num_steps: number of steps, at least 1.
+            heun: whether to take the mean of the velocities at both ends of a step, the second as Euler's step would
+                find it, and not the velocity at its start. The last step, to time 0, is Euler's in any case.
+
+        Returns:
+            (B, C, H, W) samples at time 0.
+        """
+        ############################ Your code here ############################
+        # TODO(3.6b): take `num_steps` steps from time 1 to time 0. Leave the samples in `img`.
+        ########################################################################
+        img = x
+        for step in range(num_steps, 0, -1):
+            time = torch.full((len(x),), step / num_steps, device=x.device)
+            velocity = velocity_fn(img, y, time)
+            if heun and step > 1:
+                ahead = velocity_fn(img - velocity / num_steps, y, time - 1 / num_steps)
+                velocity = (velocity + ahead) / 2
+            img = img - velocity / num_steps
+        ########################################################################
+        return img

@@ -48,11 +48,15 @@ class QuestionResult:
     max_score: float
     status: str
     checks: list[CheckResult]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """One submission, graded. `exhibits`, by the id of a check, are for the page and no part of results.json."""
+    """One submission, graded. `exhibits`, by the id of a check, are for the page and no part of results.json.
+
+    `score` has the points of optional questions, `bonus`, in it; `max_score` has not.
+    """
 
     schema: int
     submission: str
@@ -122,7 +126,7 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
     ]
     status = max((check.status for check in checks), key=STATUSES.index)
     score = sum(check.score for check in checks)
-    return QuestionResult(question.id, question.title, score, question.points, status, checks)
+    return QuestionResult(question.id, question.title, score, question.points, status, checks, question.optional)
 
 
 @cache

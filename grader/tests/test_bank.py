@@ -23,9 +23,9 @@ def test_filling(filling: Filling, handout: Submission, graded: Graded) -> None:
     assert question.status != "grader_error"
     reasons = [f"{check.id}: {check.message}" for check in question.checks if check.status != "passed"]
     if filling.right:
-        assert result.score == result.max_score, reasons
+        assert question.score == question.max_score, reasons
     else:
-        assert result.score < result.max_score, f"not caught: {filling.mistake}"
+        assert question.score < question.max_score, f"not caught: {filling.mistake}"
         diagnosis = Diagnosis(filling, [check for check in question.checks if check.status != "passed"])
         assert all(check.message for check in diagnosis.failed)
         assert diagnosis.named, diagnosis.told
