@@ -4,7 +4,6 @@ Part 1 trains on images in [0, 1] of any shape, Part 2 on (3, 32, 32) images in 
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from torch.distributions import Normal
 
 from dataset import Images, load, signed
 from devices import choose_device, join_processes, leave_processes, seed_noise
-from diffusion import GaussianDiffusion
+from ldm import PAPERS_TIMESTEPS, LDMTraining
 from loop import Terms, Training, loop, minimise, prepare_networks
 from loss import GANLossD, GANLossG, KLDivergenceLoss, compute_elbo
-from model import MLPVAE, VAE, Discriminator, Generator, MLPDiscriminator, UNet
+from model import MLPVAE, VAE, Discriminator, Generator, MLPDiscriminator
 from runs import Run, RunError
 from train import gan_step
 from visualize import image_grid, latent_grid
@@ -163,60 +162,6 @@ class VAETraining(Training):
         return super().pictures(x, y) | {"reconstructions": image_grid(rows, len(x))}
 
 
-class LDMTraining(Training):
-    """Part 2: diffusion on the latents of a frozen VAE, whose mean and standard deviation are made 0 and 1."""
-
-    prepare = staticmethod(lambda latents: latents)
-
-    def __init__(
-        self,
-        vae: dict[str, int],
-        num_classes: int = 10,
-        num_channels: int = 32,
-        num_timesteps: int = 1000,
-        lr: float = 3e-4,
-    ):
-        super().__init__()
-        self.vae = VAE(**vae).requires_grad_(False)
-        channels = vae["z_channels"]
-        self.register_buffer("latent_mean", torch.zeros(channels, 1, 1))
-        self.register_buffer("latent_std", torch.ones(channels, 1, 1))
-        self.unet = UNet(channels, channels, num_classes, num_channels)
-        # Fewer steps of the same noise each would not reach pure noise: as many times fewer, as many times stronger.
-        scale = 1000 / num_timesteps
-        self.diffusion = GaussianDiffusion(1e-4 * scale, 2e-2 * scale, num_timesteps)
-        self.add_optimizer("unet", lr)
-
-    @torch.no_grad()
-    def encode(self, images: Images, fit: bool, batch_size: int = 500) -> Images:
-        """Images as normalised latents (N, C, h, w), by their own mean and standard deviation if `fit`."""
-        device = self.latent_mean.device
-        parts = [self.vae.encode(signed(part.to(device))) for part in images.pixels.split(batch_size)]
-        latents = torch.cat(parts)
-        if fit:
-            self.latent_mean = latents.mean(dim=(0, 2, 3))[:, None, None]
-            self.latent_std = latents.std(dim=(0, 2, 3))[:, None, None]
-        latents = (latents - self.latent_mean) / self.latent_std
-        return Images(latents, images.labels.to(device), images.classes)
-
-    def step(self, x: Tensor, y: Tensor, step: int) -> Terms:
-        loss = self.diffusion(self.unet, x, y)
-        minimise(loss, self.optimizers["unet"])
-        return {"noise_mse": loss}
-
-    def measure(self, x: Tensor, y: Tensor) -> Terms:
-        return {"noise_mse": self.diffusion(self.unet, x, y).expand(len(x))}
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, C, h, w) -> images (B, 3, 4 h, 4 w) in [0, 1]."""
-        return (self.vae.decode(latents * self.latent_std + self.latent_mean) + 1) / 2
-
-    def sample(self, count: int, labels: Tensor, denoise_fn: Callable | None = None) -> Tensor:
-        shape = (count, len(self.latent_mean), 8, 8)
-        return self.decode(self.diffusion.sample(denoise_fn or self.unet, shape, labels))
-
-
-FEWEST_TIMESTEPS = 25  # with fewer, a rescaled step would add more noise than there can be
 MODELS = {"mlp-vae": MLPVAETraining, "mlp-gan": MLPGANTraining, "vae": VAETraining, "ldm": LDMTraining}
 
 
@@ -237,12 +182,21 @@ def make_training(options: argparse.Namespace, images: Images) -> tuple[Training
             "num_classes": len(images.classes),
             "num_channels": options.num_channels,
             "num_timesteps": options.num_timesteps,
+            "schedule": options.schedule,
+            "prediction": options.prediction,
+            "min_snr": options.min_snr,
+            "label_dropout": options.label_dropout,
+            "average_decay": options.average_decay,
         },
     }[options.model]
     vae = None
     if options.model == "ldm":
-        if options.num_timesteps < FEWEST_TIMESTEPS:
-            raise RunError(f"--num-timesteps {options.num_timesteps} is too few; give {FEWEST_TIMESTEPS} or more.")
+        if options.schedule is None and options.num_timesteps != PAPERS_TIMESTEPS:
+            raise RunError(
+                f"--num-timesteps {options.num_timesteps} needs a schedule of that length: give --schedule (3.1)."
+            )
+        if options.prediction == "flow" and (options.schedule or options.min_snr is not None):
+            raise RunError("A flow has no schedule and no signal-to-noise ratio; leave out --schedule and --min-snr.")
         if options.vae is None:
             raise RunError("A latent diffusion model needs an auto-encoder; train one, and give its run by --vae.")
         source, vae = load_training(options.vae)

@@ -24,7 +24,7 @@ MODELS = {
     "mlp-vae": ["--z-dim", "2"],
     "mlp-gan": [],
     "vae": ["--gan-weight", "0.1", "--gan-loss-start", "2", "--grad-clip", "1"],
-    "ldm": ["--num-timesteps", "25", "--lr-schedule", "cosine"],
+    "ldm": ["--num-timesteps", "25", "--schedule", "linear", "--lr-schedule", "cosine"],
 }
 
 
@@ -171,7 +171,9 @@ def test_train_and_sample_as_a_student_types_it(tmp_path: Path, vae_run: Path) -
 
 
 def test_a_trajectory_has_a_frame_for_a_step_and_one_for_the_result(solved: Names) -> None:
-    training = solved.recipes.LDMTraining({"z_channels": 3, "num_channels": 8}, num_channels=8, num_timesteps=130)
+    training = solved.recipes.LDMTraining(
+        {"z_channels": 3, "num_channels": 8}, num_channels=8, num_timesteps=130, schedule="linear"
+    )
     with torch.no_grad():
         frames = solved.sample.sample_trajectory(training, torch.tensor([1, 2]), columns=2)
     assert [tuple(frame.shape) for frame in frames] == [(3, 32, 64)] * (130 // 3 + 2)
@@ -180,7 +182,8 @@ def test_a_trajectory_has_a_frame_for_a_step_and_one_for_the_result(solved: Name
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train.py", "ldm", "--num-timesteps", "10"], "error: --num-timesteps 10 is too few; give 25 or more."),
+        (["train.py", "ldm", "--num-timesteps", "10"], "error: --num-timesteps 10 needs a schedule of that length"),
+        (["train.py", "ldm", "--prediction", "flow", "--schedule", "cosine"], "error: A flow has no schedule"),
         (["train.py", "ldm"], "error: A latent diffusion model needs an auto-encoder"),
         (["train.py", "vae", "--dataset", "nothing"], "error: There is no data set nothing"),
         (["train.py", "vae", "--resume", "--run-dir", "nowhere"], "error: nowhere is no run directory"),
