@@ -108,7 +108,8 @@ def pieces(
     gallery: Gallery | None = None,
 ) -> Iterator[str]:
     """The page in pieces: the same for the same class; see `write`."""
-    questions = [summary.question(question) for question in summary.titles]
+    every = [summary.question(question) for question in summary.titles]
+    questions = [question for question in every if not question.left_alone]
     stream = (
         templates()
         .get_template("class.html")

@@ -87,7 +87,7 @@ class QuestionSummary:
     """One question in a class; those whom the grader failed are left out of all rates.
 
     Attributes:
-        id, title, max_score: of the question.
+        id, title, max_score, optional: of the question.
         counts: of students, by status, from best to gravest; none is 0.
         graded: how many students count.
         passed: how many of them passed.
@@ -99,12 +99,18 @@ class QuestionSummary:
     id: str
     title: str
     max_score: float
+    optional: bool
     counts: dict[str, int]
     graded: int
     passed: int
     median: float | None
     discrimination: float | None
     reasons: list[Reason]
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether it is optional, and nobody attempted it."""
+        return self.optional and set(self.counts) <= {"not_attempted"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class ClassSummary:
     Attributes:
         rows: everybody, in the order in which they came.
         max_score: what can be earned.
-        titles, worth: titles and points of questions, by id, in order.
+        titles, worth, optional: of questions, by id, in order: titles, points, and whether they are a bonus.
         seed, device: of the last result.
         signs: what to look at: by status what is grave, and under "sandbox" and "outside" the other two.
     """
@@ -132,6 +138,7 @@ class ClassSummary:
     max_score: float = 0.0
     titles: dict[str, str] = field(default_factory=dict)
     worth: dict[str, float] = field(default_factory=dict)
+    optional: dict[str, bool] = field(default_factory=dict)
     seed: int | None = None
     device: str = ""
     signs: dict[str, list[Sign]] = field(default_factory=dict)
@@ -145,6 +152,7 @@ class ClassSummary:
         for question in result.questions if result else ():
             self.titles.setdefault(question.id, question.title)
             self.worth[question.id] = question.max_score
+            self.optional[question.id] = question.optional
             cells[question.id] = self._cell(number, question)
         if result:
             self.max_score, self.seed, self.device = max(self.max_score, result.max_score), result.seed, result.device
@@ -208,6 +216,7 @@ class ClassSummary:
             id=question,
             title=self.titles[question],
             max_score=self.worth[question],
+            optional=self.optional[question],
             counts={status: counts[status] for status in STATUSES if counts[status]},
             graded=len(valid),
             passed=sum(passed),

@@ -48,17 +48,19 @@ def print_result(result: Result, console: Console | None = None) -> None:
     table.add_column("title, and what to look at", ratio=1)
     table.add_column("points", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    for question in result.questions:
+    for question in result.shown:
         style = STYLES.get(question.status, FAILED)
         points = f"{number(question.score)} / {number(question.max_score)}"
         table.add_row(question.id, _cell(question), points, Text(question.status.replace("_", " "), style))
     console.print(table)
+    if result.invitation:
+        console.print(Text(result.invitation, "dim"))
     for note in result.notes:
         console.print(Text(f"note: {note}"))
     _print_output(result, console)
     if result.isolation:
         console.print(Text(f"isolation: {result.isolation['summary']}", "dim"))
-    console.print(Text(f"Score: {number(result.score)} / {number(result.max_score)}", "bold"))
+    console.print(Text(f"Score: {result.points}", "bold"))
 
 
 def print_places(results: Path, html: Path | None, console: Console | None = None) -> None:
@@ -90,7 +92,7 @@ def _cell(question: QuestionResult) -> RenderableType:
 def _print_output(result: Result, console: Console) -> None:
     """The end of what the student's own code printed, if anything did not pass."""
     lines = result.output.splitlines()
-    if lines and any(question.status != "passed" for question in result.questions):
+    if lines and any(question.status != "passed" for question in result.shown):
         console.print(Text("The end of what your code printed:", "bold"))
         for line in lines[-SHOWN_OUTPUT_LINES:]:
             console.print(Text(f"  {line[:200]}", "dim"))

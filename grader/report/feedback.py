@@ -22,8 +22,8 @@ def visible_to(result: Result, audience: str) -> Result:
 
 def as_text(result: Result) -> str:
     """What a student reads where there is room for plain text only: points, and why some are missing."""
-    lines = [f"{number(result.score)} of {number(result.max_score)} points"]
-    for question in result.questions:
+    lines = [result.points]
+    for question in result.shown:
         points = f"{number(question.score)} of {number(question.max_score)}"
         lines.append(f"{question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
         reasons = dict.fromkeys(check.hint or check.message for check in question.checks if check.status != "passed")
@@ -33,8 +33,8 @@ def as_text(result: Result) -> str:
 
 def as_markdown(result: Result) -> str:
     """The same with every check that failed, as Markdown; what student code had a hand in stands in fences."""
-    lines = [f"# {number(result.score)} of {number(result.max_score)} points"]
-    for question in result.questions:
+    lines = [f"# {result.points}"]
+    for question in result.shown:
         points = f"{number(question.score)} of {number(question.max_score)}"
         lines.append(f"\n## {question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
         for check in question.checks:

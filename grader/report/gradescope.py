@@ -114,7 +114,7 @@ def to_gradescope(
         leaderboard: entries, or None where there is to be no leaderboard.
     """
     shown = hold_back_hints(result, questions, attempt)
-    tests = [as_test(question.id, check) for question in shown.questions for check in question.checks]
+    tests = [as_test(question.id, check) for question in shown.shown for check in question.checks]
     fields = {
         "score": result.score,
         "execution_time": result.seconds,

@@ -65,7 +65,7 @@ def formulas() -> dict[str, Formula]:
 
 def render(result: Result) -> str:
     """The page of a result: the same text for the same result."""
-    passed = sum(question.status == "passed" for question in result.questions)
+    passed = sum(question.status == "passed" for question in result.shown)
     template = environment().get_template("report.html")
     return template.render(
         result=result,
@@ -111,7 +111,7 @@ def sections(result: Result) -> list[tuple[str, list[QuestionResult]]]:
     later = {status: title for title, status in LATER}
     titles = ["Look at these first", *later.values()]
     grouped: dict[str, list[QuestionResult]] = {title: [] for title in titles}
-    for question in result.questions:
+    for question in result.shown:
         grouped[later.get(question.status, titles[0])].append(question)
     return [(title, questions) for title, questions in grouped.items() if questions]
 

@@ -50,6 +50,11 @@ class QuestionResult:
     checks: list[CheckResult]
     optional: bool = False
 
+    @property
+    def left_alone(self) -> bool:
+        """Whether it is optional, and was not attempted."""
+        return self.optional and self.status == "not_attempted"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -72,6 +77,27 @@ class Result:
     output: str
     questions: list[QuestionResult]
     exhibits: dict[str, Exhibits] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def shown(self) -> list[QuestionResult]:
+        """The questions, less the optional ones that were not attempted; those too where there are no others."""
+        return [question for question in self.questions if not question.left_alone] or self.questions
+
+    @property
+    def invitation(self) -> str:
+        """What there is to earn by the questions that are not `shown`, as a sentence; "" if there are none."""
+        left = [question for question in self.questions if question not in self.shown]
+        ids, points = ", ".join(question.id for question in left), number(sum(question.max_score for question in left))
+        return f"Not attempted, for a bonus of {points} points: {ids}." if left else ""
+
+    @property
+    def points(self) -> str:
+        """Points earned and to be earned, in words; the bonus, where there is one, apart."""
+        most = sum(question.max_score for question in self.questions if question.optional)
+        said = [f"{number(self.score - self.bonus)} of {number(self.max_score)} points"] if self.max_score else []
+        if self.bonus or not said:
+            said.append(f"{number(self.bonus)} of {number(most)} points of the bonus")
+        return ", and ".join(said)
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Result:

@@ -52,7 +52,7 @@ def without_times(data: dict) -> dict:
 def test_the_solution_scores_everything(run: Run, tmp_path: Path) -> None:
     done = run("grade", "solution", "--results", str(tmp_path / "r.json"), "--fail-under", "100")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Score: 100 / 100" in done.stdout
+    assert "Score: 100 of 100 points" in done.stdout
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert (data["score"], data["max_score"], data["device"], data["notes"]) == (100, 100, "cpu", [])
     assert {question["status"] for question in data["questions"]} == {"passed"}
@@ -62,7 +62,7 @@ def test_the_solution_scores_everything(run: Run, tmp_path: Path) -> None:
 def test_the_handout_scores_nothing_and_that_is_no_error(run: Run, tmp_path: Path) -> None:
     done = run("grade", "--results", str(tmp_path / "r.json"))
     assert done.returncode == 0
-    assert "Score: 0 / 100" in done.stdout
+    assert "Score: 0 of 100 points" in done.stdout
     assert done.stdout.count("not attempted") == len(QUESTIONS)
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert {question["status"] for question in data["questions"]} == {"not_attempted"}
@@ -99,7 +99,7 @@ def test_results_follow_their_schema(solution: Submission, handout: Submission, 
 
 def test_only_grades_what_was_asked_for(run: Run, tmp_path: Path) -> None:
     done = run("grade", "solution", "--only", "2.1a,2.2", "--results", str(tmp_path / "r.json"))
-    assert "Score: 23 / 23" in done.stdout
+    assert "Score: 23 of 23 points" in done.stdout
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert [question["id"] for question in data["questions"]] == ["2.1a", "2.2a", "2.2b"]
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_graded_is_one_line_and_status_2(run: Run, arguments: lis
 def test_foreign_pytest_options_and_plugins_do_not_matter(run: Run, tmp_path: Path) -> None:
     arguments = ["grade", "solution", "--only", "2.2b", "--results", str(tmp_path / "r.json")]
     done = run(*arguments, PYTEST_ADDOPTS="--collect-only", PYTEST_PLUGINS="no_such_plugin")
-    assert "Score: 5 / 5" in done.stdout, done.stderr
+    assert "Score: 5 of 5 points" in done.stdout, done.stderr
 
 
 def test_make_grade_with_the_running_interpreter(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_make_grade_with_the_running_interpreter(tmp_path: Path) -> None:
         [*command, f"RESULTS={tmp_path / 'r.json'}"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "Score: 5 / 5" in done.stdout
+    assert "Score: 5 of 5 points" in done.stdout
     assert (tmp_path / "r.json").exists()
 
 
@@ -148,7 +148,7 @@ def test_grading_needs_no_torchvision(run: Run, tmp_path: Path) -> None:
     (tmp_path / "torchvision" / "__init__.py").write_text("raise ImportError('broken')\n", "utf-8")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = run("grade", "solution", "--only", "1.6a,1.5", "--results", str(tmp_path / "r.json"), PYTHONPATH=path)
-    assert "Score: 17 / 17" in done.stdout, done.stderr
+    assert "Score: 17 of 17 points" in done.stdout, done.stderr
 
 
 def test_select_takes_beginnings() -> None:

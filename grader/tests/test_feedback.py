@@ -94,7 +94,7 @@ def test_make_grade_for_an_audience(solution: Submission, tmp_path: Path, audien
     arguments = ["grade", str(folder), "--only", "2.1a", "--results", str(results), "--audience", audience]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert f"Score: {points} / {points}" in done.output
+    assert f"Score: {points} of {points} points" in done.output
 
 
 def test_the_readme_names_every_audience() -> None:
