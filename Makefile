@@ -76,8 +76,8 @@ release: $(CORE) ## Make what students download: OUT=homework.zip
 gradescope: $(CORE) ## Make the autograder for Gradescope: OUT=autograder.zip TORCH_INDEX=URL ONLY=2.1a TRAINING=yes LEADERBOARD=no
 	@$(RUN) -m grader gradescope --out "$(or $(OUT),autograder.zip)" --torch-index "$(TORCH_INDEX)" --only "$(ONLY)" $(if $(filter no,$(TRAINING)),--no-training) $(if $(filter yes,$(LEADERBOARD)),--leaderboard)
 
-figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduced MNIST=mnist CIFAR10=folder:PATH
-	@$(RUN) -m grader.figures --schedule "$(SCHEDULE)" --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"
+figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduced PART=3 MNIST=mnist CIFAR10=folder:PATH
+	@$(RUN) -m grader.figures --schedule "$(SCHEDULE)" --mnist "$(MNIST)" --cifar10 "$(CIFAR10)" --part "$(or $(PART),all)"
 
 calibrate: $(CORE) ## Grade what is right, and what is wrong, at many seeds: SEEDS=1000 POWER_SEEDS=100 ONLY=2.1a DEVICE=cpu
 	@$(RUN) -m grader.bench.calibrate --seeds $(or $(SEEDS),1000) --power-seeds $(or $(POWER_SEEDS),100) --only "$(ONLY)" --device "$(DEVICE)"

@@ -80,5 +80,9 @@ class Judge:
         config, training = solution("recipes").load_training(run)
         solution("devices").seed_noise(0)
         labels = torch.arange(self.count) % len(config["classes"])
-        samples = solution("sample").sample(training, labels)
+        return self.judge(solution("sample").sample(training, labels))
+
+    @torch.no_grad()
+    def judge(self, samples: Tensor) -> Quality:
+        """How good samples (`count`, C, H, W) in [0, 1] are."""
         return quality(self.classifier, self.real, as_rgb32(samples), self.more_real)

@@ -15,7 +15,7 @@ from torch import Tensor
 from grader.oracle.quality import Quality
 
 from .measure import Judge, pictures, rows, solution
-from .plan import DATASETS, GAN_WEIGHTS, KL_WEIGHTS, LDM_KL_WEIGHT, SECONDS, Planned, Schedule
+from .plan import DATASETS, GAN_WEIGHTS, KL_WEIGHTS, LDM_KL_WEIGHT, SECONDS, Planned
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 EPOCHS_SHOWN = 4
@@ -27,10 +27,11 @@ class Page:
     Args:
         runs: folder of the run directories.
         out: folder of the page and its pictures.
+        name: of its file.
     """
 
-    def __init__(self, runs: Path, out: Path):
-        self.runs, self.out = runs, out
+    def __init__(self, runs: Path, out: Path, name: str = "README.md"):
+        self.runs, self.out, self.name = runs, out, name
         self.lines: list[str] = []
         out.mkdir(parents=True, exist_ok=True)
 
@@ -50,7 +51,7 @@ class Page:
 
     def write(self) -> Path:
         """Write the page. Returns its path."""
-        path = self.out / "README.md"
+        path = self.out / self.name
         path.write_text("\n".join(self.lines).rstrip() + "\n", "utf-8")
         return path
 
@@ -223,15 +224,10 @@ def hardware() -> str:
     return f"{os.cpu_count()} processor cores ({platform.machine()}), no GPU"
 
 
-def make_page(
-    planned: list[Planned], runs: Path, out: Path, sources: dict[str, str], schedule: Schedule, remark: str
-) -> Path:
-    """Measure every run, and write the page. Returns its path."""
-    page = Page(runs, out)
-    judges = {name: Judge(source, schedule.samples) for name, source in sources.items()}
+def how_it_was_made(page: Page, judges: dict[str, Judge], remark: str) -> None:
+    """Add on what the runs were made, and what the numbers mean."""
     some = judges["mnist"].count
     accuracies = " and ".join(f"{judge.accuracy:.1%} of {NAMES[name]}" for name, judge in judges.items())
-    page.text("# Report: every model of the assignment, trained")
     page.text(
         f"Made by `make figures` on {hardware()}, PyTorch {torch.__version__.partition('+')[0]}. {remark}".strip(),
         "",
@@ -240,8 +236,20 @@ def make_page(
         "real images: no samples can be expected below it. Recall is the share of real images that lie among samples "
         "(Kynkaanniemi et al., 2019). Numbers of one page can be compared with one another, and with no others.",
     )
-    part_1(page, judges["mnist"])
-    part_2(page, judges)
+
+
+def commands(page: Page, planned: list[Planned]) -> None:
+    """Add the command of every run."""
     page.text("## Commands", "", "In `solution/`, each with a `--run-dir` of its own:")
     page.text("```console", *(run.command() for run in planned), "```")
+
+
+def make_page(planned: list[Planned], runs: Path, out: Path, judges: dict[str, Judge], remark: str) -> Path:
+    """Measure every run of Parts 1 and 2, and write their page. Returns its path."""
+    page = Page(runs, out)
+    page.text("# Report: every model of the assignment, trained")
+    how_it_was_made(page, judges, remark)
+    part_1(page, judges["mnist"])
+    part_2(page, judges)
+    commands(page, planned)
     return page.write()

@@ -14,6 +14,13 @@ KL_WEIGHTS = ("1", "1e-3", "1e-6")
 GAN_WEIGHTS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "0")
 DATASETS = ("mnist", "cifar10")
 LDM_KL_WEIGHT = "1e-6"
+PAPERS_TIMESTEPS = 1000
+VARIANTS = {  # of Part 3: what differs from the first
+    "noise": (),
+    "cosine": ("--schedule", "cosine"),
+    "velocity": ("--prediction", "velocity"),
+    "flow": ("--prediction", "flow"),
+}
 SECONDS = "seconds.txt"  # in the directory of a run that is done: how long its training took
 
 
@@ -25,7 +32,8 @@ class Schedule:
         mlp_vae, mlp_gan: epochs over MNIST.
         vae: steps of 32 images.
         ldm: steps of 128 latents.
-        num_timesteps: of the diffusion.
+        enhanced: steps of 128 latents, for each variant of Part 3.
+        num_timesteps: of the diffusion of Part 2; in Part 3 there are always 1000.
         num_channels: of the auto-encoder, the discriminator and the UNet.
         samples: how many a Frechet distance is measured with.
     """
@@ -34,16 +42,17 @@ class Schedule:
     mlp_gan: int
     vae: int
     ldm: int
+    enhanced: int
     num_timesteps: int
     num_channels: int
     samples: int
 
 
 SCHEDULES = {
-    "smoke": Schedule(mlp_vae=1, mlp_gan=1, vae=20, ldm=20, num_timesteps=25, num_channels=8, samples=100),
-    "reduced": Schedule(mlp_vae=12, mlp_gan=12, vae=1000, ldm=3000, num_timesteps=200, num_channels=16, samples=1000),
+    "smoke": Schedule(1, 1, vae=20, ldm=20, enhanced=10, num_timesteps=25, num_channels=8, samples=100),
+    "reduced": Schedule(12, 12, vae=1000, ldm=3000, enhanced=6000, num_timesteps=200, num_channels=16, samples=1000),
     "full": Schedule(
-        mlp_vae=50, mlp_gan=100, vae=30_000, ldm=100_000, num_timesteps=1000, num_channels=64, samples=10_000
+        50, 100, vae=30_000, ldm=100_000, enhanced=100_000, num_timesteps=1000, num_channels=64, samples=10_000
     ),
 }
 
@@ -81,15 +90,44 @@ def plan(schedule: Schedule, sources: dict[str, str], folder: Path) -> list[Plan
         for weight in KL_WEIGHTS:
             planned.append(Planned(f"vae-{name}-kl-{weight}", ("vae", *source, "--kl-weight", weight, *steps)))
         ldm = (
-            *("ldm", *source, "--vae", str(folder / f"vae-{name}-kl-{LDM_KL_WEIGHT}"), *width),
+            *("ldm", *source, "--vae", str(folder / autoencoder(name)), *width),
             *("--batch-size", "128", "--lr", "1e-3", "--lr-schedule", "cosine"),
-            *("--num-timesteps", str(schedule.num_timesteps), "--steps", str(schedule.ldm)),
+            *("--steps", str(schedule.ldm)),
+            *length_of(schedule.num_timesteps),
         )
         planned.append(Planned(f"ldm-{name}", ldm))
     for weight in GAN_WEIGHTS:
         adversarial = ("--kl-weight", "1e-6", "--gan-weight", weight, "--gan-loss-start", str(schedule.vae // 4))
         planned.append(Planned(f"vae-gan-{weight}", ("vae", "--dataset", sources["cifar10"], *adversarial, *steps)))
     return planned
+
+
+def plan_part_3(schedule: Schedule, sources: dict[str, str], folder: Path) -> list[Planned]:
+    """The runs of Part 3, each with as many steps; arguments as for `plan`, among whose runs are the auto-encoders."""
+    return [
+        Planned(
+            f"enhanced-{data}-{variant}",
+            (
+                *("ldm", "--dataset", sources[data], "--vae", str(folder / autoencoder(data)), *difference),
+                *("--label-dropout", "0.1", "--average-decay", "0.999", "--num-channels", str(schedule.num_channels)),
+                *("--batch-size", "128", "--lr", "1e-3", "--steps", str(schedule.enhanced)),
+            ),
+        )
+        for data in DATASETS
+        for variant, difference in VARIANTS.items()
+    ]
+
+
+def length_of(num_timesteps: int) -> tuple[str, ...]:
+    """The options of a linear schedule that is as long."""
+    if num_timesteps == PAPERS_TIMESTEPS:
+        return ()
+    return ("--schedule", "linear", "--num-timesteps", str(num_timesteps))
+
+
+def autoencoder(data: str) -> str:
+    """The run of the auto-encoder whose latents are learned."""
+    return f"vae-{data}-kl-{LDM_KL_WEIGHT}"
 
 
 def carry_out(planned: Planned, folder: Path) -> None:

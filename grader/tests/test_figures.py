@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,36 +11,78 @@ import torch
 from PIL import Image
 
 from grader.assignment import SOLUTION
-from grader.figures.measure import as_rgb32, rows
+from grader.figures import part_3
+from grader.figures.measure import Judge, as_rgb32, rows, solution
 from grader.figures.page import make_page, spread, stack_files, steps_of
-from grader.figures.plan import SCHEDULES, SECONDS, carry_out, plan
+from grader.figures.plan import SCHEDULES, SECONDS, Planned, autoencoder, carry_out, plan, plan_part_3
 
 SOURCES = {"mnist": "glyphs", "cifar10": "shapes"}
+SMOKE, NAMES = SCHEDULES["smoke"], {"mnist": "mnist", "cifar10": "cifar10"}
 
 
-def test_the_page_has_every_picture_and_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a few images of the embedded sets, and in this process, so that torch is imported once."""
-    from grader.figures.measure import solution
-
+@pytest.fixture(scope="module")
+def judges() -> Iterator[dict[str, Judge]]:
+    """Of a few images of the embedded sets."""
     whole = solution("dataset").load
-    few = lambda name, train=True: whole(name, train).first(256)  # noqa: E731
-    for module in ("dataset", "recipes"):
-        monkeypatch.setattr(solution(module), "load", few)
-    planned = plan(SCHEDULES["smoke"], SOURCES, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("dataset", "recipes"):
+            patch.setattr(solution(module), "load", lambda name, train=True: whole(name, train).first(256))
+        yield {name: Judge(source, SMOKE.samples) for name, source in SOURCES.items()}
+
+
+def train(run: Planned, folder: Path, *more: str) -> None:
+    """Make a run in this process, so that torch is imported once."""
+    options = solution("train").parse([*run.arguments, *more, "--run-dir", str(folder / run.name)])
+    solution("recipes").train(options)
+    (folder / run.name / SECONDS).write_text("90\n", "utf-8")
+
+
+def pictures_on(page: Path) -> list[str]:
+    return re.findall(r"!\[.*?\]\((.*?)\)", page.read_text("utf-8"))
+
+
+def test_the_page_has_every_picture_and_number(tmp_path: Path, judges: dict[str, Judge]) -> None:
+    planned = plan(SMOKE, SOURCES, tmp_path)
     for run in planned:
-        options = solution("train").parse([*run.arguments, "--run-dir", str(tmp_path / run.name)])
-        solution("recipes").train(options)
-        (tmp_path / run.name / SECONDS).write_text("90\n", "utf-8")
-    shown = plan(SCHEDULES["smoke"], {"mnist": "mnist", "cifar10": "cifar10"}, Path("runs"))
-    page = make_page(shown, tmp_path, tmp_path / "report", SOURCES, SCHEDULES["smoke"], "A remark.")
-    text = page.read_text("utf-8")
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+        train(run, tmp_path)
+    page = make_page(plan(SMOKE, NAMES, Path("runs")), tmp_path, tmp_path / "report", judges, "A remark.")
+    text, pictures = page.read_text("utf-8"), pictures_on(page)
     assert {path.name for path in page.parent.glob("*.png")} == set(pictures)
     assert len(pictures) == 2 * 3 + 6 + 2 + 5
     assert text.count("| 1.5 |") == len(planned)
     assert "nan" not in text
     assert str(tmp_path) not in text
     assert "python train.py ldm --dataset mnist --vae runs/vae-mnist-kl-1e-6" in text
+
+
+def test_the_page_of_part_3_compares_what_was_measured(
+    tmp_path: Path, judges: dict[str, Judge], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With schedules of ten steps, so that the longest sampler is short."""
+    for name, value in {"DDIM_STEPS": (2, 4), "FLOW_STEPS": (1, 2), "FEW": 4, "FEWER": 2, "BOUNDED": 4}.items():
+        monkeypatch.setattr(part_3, name, value)
+    for run in plan(SMOKE, SOURCES, tmp_path):
+        if run.name in map(autoencoder, SOURCES):
+            train(run, tmp_path)
+    for run in plan_part_3(SMOKE, SOURCES, tmp_path):
+        others = () if "cosine" in run.arguments else ("--schedule", "linear")
+        train(run, tmp_path, *(() if "flow" in run.arguments else ("--num-timesteps", "10", *others)))
+    shown = plan_part_3(SMOKE, NAMES, Path("runs"))
+    page = part_3.make_page(shown, tmp_path, tmp_path / "report", judges, "A remark.")
+    text = page.read_text("utf-8")
+    assert {path.name for path in page.parent.glob("*.png")} == set(pictures_on(page))
+    assert len(pictures_on(page)) == 2 * 3
+    assert text.count("| 1.5 |") == len(shown) == 8
+    for row in ("DDPM, 1000 steps | 10 |", "DDIM, 4 steps | 4 |", "flow, Heun, 2 steps | 3 |", "| 7.5 | 8 |"):
+        assert text.count(row) == 2, row
+    assert text.count("| yes |") + text.count("| no |") == 2 * 5
+    assert "nan" not in text
+    assert "python train.py ldm --dataset mnist --vae runs/vae-mnist-kl-1e-6 --schedule cosine" in text
+    measured = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/quality.json")}
+    assert len(measured) == 8
+    part_3.make_page(shown, tmp_path, tmp_path / "report", judges, "A remark.")
+    assert page.read_text("utf-8") == text
+    assert measured == {path: path.stat().st_mtime_ns for path in measured}
 
 
 def test_a_run_that_is_done_is_not_made_again(tmp_path: Path) -> None:
@@ -51,8 +94,7 @@ def test_a_run_that_is_done_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_the_committed_page_is_whole() -> None:
-    text = (SOLUTION / "report" / "README.md").read_text("utf-8")
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    pictures = [name for page in (SOLUTION / "report").glob("*.md") for name in pictures_on(page)]
     assert pictures
     assert {path.name for path in (SOLUTION / "report").glob("*.png")} == set(pictures)
 

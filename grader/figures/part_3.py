@@ -1,0 +1,250 @@
+"""The page of Part 3: samplers, guidance, schedules, predictions and averages of weights, by quality and by cost."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .measure import Judge, solution
+from .page import NAMES, Page, as_picture, commands, how_it_was_made, minutes
+from .plan import DATASETS, LDM_KL_WEIGHT, VARIANTS, Planned
+
+DDIM_STEPS = (10, 25, 50, 100, 250)
+FLOW_STEPS = (5, 10, 25, 50, 100)
+WEIGHTS = (0.0, 1.0, 2.0, 4.0, 7.5)
+FEW, FEWER = 50, 10  # steps; variants are compared at the first
+BATCH = 64
+BOUNDED = 128  # held-out latents whose bits per dimension are measured
+QUALITY = "quality.json"  # in the directory of a run: what was measured of it
+CLOSE = 1.15
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one way to sample from a run.
+
+    Attributes:
+        frechet, floor, recall: see `grader.oracle.quality`.
+        evaluations: passes of the UNet for each image.
+        seconds: for 64 images, decoding included; the median over batches.
+    """
+
+    frechet: float
+    floor: float
+    recall: float
+    evaluations: float
+    seconds: float
+
+
+def kept(run: Path, key: str, measure: Callable[[], Any]) -> Any:
+    """What `measure` gives, from the file of the run where it was measured before."""
+    path = run / QUALITY
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    if key not in known:
+        known[key] = measure()
+        path.write_text(json.dumps(known, indent=2) + "\n", "utf-8")
+    return known[key]
+
+
+def measure(judge: Judge, run: Path, **sampling: Any) -> Measured:
+    """How good samples are that a run draws by some options of `Sampling`, and what they cost."""
+    key = f"{judge.count} samples, {', '.join(f'{name} {value}' for name, value in sampling.items())}"
+    return Measured(**kept(run, key, lambda: asdict(_measure(judge, run, sampling))))
+
+
+@torch.no_grad()
+def _measure(judge: Judge, run: Path, sampling: dict[str, Any]) -> Measured:
+    config, training = solution("recipes").load_training(run)
+    training.sampling = solution("ldm").Sampling(**sampling)
+    solution("devices").seed_noise(0)
+    calls, seconds, parts = 0, [], []
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    for network in (training.unet, training.average):
+        network.register_forward_hook(count)
+    for labels in (torch.arange(judge.count) % len(config["classes"])).split(BATCH):
+        started = time.perf_counter()
+        parts.append(training.sample(len(labels), labels))
+        if len(labels) == BATCH:
+            seconds.append(time.perf_counter() - started)
+    found = judge.judge(torch.cat(parts))
+    typical = statistics.median(seconds) if seconds else 0.0
+    return Measured(found.frechet, found.floor, found.recall, calls / len(parts), typical)
+
+
+@torch.no_grad()
+def bits_per_dim(judge: Judge, run: Path) -> float:
+    """The variational bound of held-out latents, with the average of the weights."""
+
+    def bound() -> float:
+        _, training = solution("recipes").load_training(run)
+        held_out = training.encode(solution("dataset").load(judge.source, train=False).first(BOUNDED), fit=False)
+        solution("devices").seed_noise(0)
+        bits = training.diffusion.bits_per_dim(training.denoiser(), held_out.pixels, held_out.labels)
+        return float(bits.mean())
+
+    return float(kept(run, f"bits per dimension of {BOUNDED}", bound))
+
+
+# ---------------------------------------------------------------- the page
+
+
+def cells(found: Measured) -> list[str]:
+    """The numbers of one way to sample, for a table."""
+    return [f"{found.evaluations:.0f}", f"{found.frechet:.1f}", f"{found.recall:.2f}", f"{found.seconds:.2f}"]
+
+
+HEADER = ("network passes an image", "Frechet distance", "recall", "seconds for 64 images")
+
+
+def samplers(page: Page, judge: Judge, data: str) -> dict[str, list[Measured]]:
+    """The table of samplers and the plot of quality against cost. Returns what was measured, by curve."""
+    noise, flow = (page.runs / f"enhanced-{data}-{variant}" for variant in ("noise", "flow"))
+    ancestral = measure(judge, noise, sampler="ddpm")
+    curves = {
+        "DDIM": [measure(judge, noise, sampler="ddim", num_steps=steps) for steps in DDIM_STEPS],
+        "flow, Euler": [measure(judge, flow, sampler="euler", num_steps=steps) for steps in FLOW_STEPS],
+        "flow, Heun": [measure(judge, flow, sampler="heun", num_steps=steps) for steps in FLOW_STEPS],
+    }
+    page.text(f"The floor of the Frechet distance is {ancestral.floor:.1f}.")
+    rows = [["DDPM, 1000 steps", *cells(ancestral)]]
+    for name, steps in (("DDIM", DDIM_STEPS), ("flow, Euler", FLOW_STEPS), ("flow, Heun", FLOW_STEPS)):
+        rows += [[f"{name}, {n} steps", *cells(found)] for n, found in zip(steps, curves[name], strict=True)]
+    page.table(["sampler", *HEADER], rows)
+    curves = {"DDPM": [ancestral], **curves}
+    plot(page, f"enhanced-{data}-cost", curves)
+    return curves
+
+
+def plot(page: Page, name: str, curves: dict[str, list[Measured]]) -> None:
+    """Add a picture of quality against network evaluations."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), dpi=100, layout="constrained")
+    for curve, found in curves.items():
+        axes.plot([one.evaluations for one in found], [one.frechet for one in found], marker="o", label=curve)
+    axes.axhline(next(iter(curves.values()))[0].floor, color="grey", linestyle="dashed", linewidth=1, label="floor")
+    axes.set(xscale="log", yscale="log", xlabel="network passes for an image", ylabel="Frechet distance")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    path = page.out / f"{name}.png"
+    figure.savefig(path)
+    pyplot.close(figure)
+    with Image.open(path) as image:
+        page.picture(name, image.convert("RGB"), "Quality against the number of network passes, both logarithmic")
+
+
+def guidance(page: Page, judge: Judge, data: str) -> list[Measured]:
+    """The table and the pictures of guidance. Returns what was measured, by weight."""
+    run = page.runs / f"enhanced-{data}-noise"
+    options: dict[str, Any] = {"sampler": "ddim", "num_steps": FEW}
+    found = [measure(judge, run, **options, guidance_weight=weight) for weight in WEIGHTS]
+    page.text(f"### Guidance, DDIM in {FEW} steps")
+    rows = [[f"{weight:g}", *cells(one)] for weight, one in zip(WEIGHTS, found, strict=True)]
+    page.table(["weight", *HEADER], rows)
+    pictures = [samples(run, **options, guidance_weight=weight) for weight in WEIGHTS]
+    told = ", ".join(f"{weight:g}" for weight in WEIGHTS)
+    page.picture(f"enhanced-{data}-guidance", sheet(pictures), f"A column for each class, rows of two: weight {told}")
+    return found
+
+
+def variants(page: Page, judge: Judge, data: str) -> dict[str, tuple[Measured, Measured]]:
+    """The table of schedules and predictions. Returns what was measured with the average of weights, and without."""
+    found, rows = {}, []
+    for variant in VARIANTS:
+        run = page.runs / f"enhanced-{data}-{variant}"
+        options = {"sampler": "euler" if variant == "flow" else "ddim", "num_steps": FEW}
+        with_average, without = measure(judge, run, **options), measure(judge, run, **options, average=False)
+        found[variant] = with_average, without
+        bits = "" if variant == "flow" else f"{bits_per_dim(judge, run):.2f}"
+        quality = [f"{one.frechet:.1f} ({one.recall:.2f})" for one in (with_average, without)]
+        rows.append([variant, *quality, bits, minutes(run)])
+    page.text(
+        f"### Schedules, predictions and averages, {FEW} steps",
+        "",
+        "Frechet distance, and in brackets recall. The first is the linear schedule with noise to predict; each of the "
+        "others differs in what its name says. Bits per dimension are those of latents, which schedules of other noise "
+        "at the first step bound differently.",
+    )
+    header = ["variant", "with the average", "with the last weights", "bits per dimension", "minutes of training"]
+    page.table(header, rows)
+    return found
+
+
+@torch.no_grad()
+def samples(run: Path, rows: int = 2, **sampling: Any) -> Tensor:
+    """A picture (C, H, W) of samples, a column for each class."""
+    config, training = solution("recipes").load_training(run)
+    training.sampling = solution("ldm").Sampling(**sampling)
+    solution("devices").seed_noise(1)
+    columns = len(config["classes"])
+    images = solution("sample").sample(training, torch.arange(rows * columns) % columns)
+    picture: Tensor = solution("visualize").image_grid(images, columns)
+    return picture
+
+
+def sheet(pictures: list[Tensor]) -> Image.Image:
+    """Pictures (C, H, W), one below the other."""
+    return as_picture(torch.cat(pictures, dim=1))
+
+
+def verdicts(
+    page: Page,
+    curves: dict[str, list[Measured]],
+    guided: list[Measured],
+    by_variant: dict[str, tuple[Measured, Measured]],
+) -> None:
+    """The table of what was to be reached, and whether it was."""
+    few, (plain, last) = curves["DDIM"][DDIM_STEPS.index(FEW)], by_variant["noise"]
+    two, one = guided[WEIGHTS.index(2.0)], guided[WEIGHTS.index(1.0)]
+    claims = [
+        (f"DDIM in {FEW} steps within 15 % of DDPM in 1000", few, curves["DDPM"][0], CLOSE),
+        ("the average of weights no worse than the last weights", plain, last, 1.0),
+        ("guidance of weight 2 no worse than of weight 1", two, one, 1.0),
+        ("the cosine schedule no worse than the linear one", by_variant["cosine"][0], plain, 1.0),
+        ("velocity no worse to predict than noise", by_variant["velocity"][0], plain, 1.0),
+    ]
+    rows = [
+        [claim, f"{new.frechet:.1f}", f"{old.frechet:.1f}", "yes" if new.frechet <= most * old.frechet else "no"]
+        for claim, new, old, most in claims
+    ]
+    page.text("### What was to be shown")
+    page.table(["claim", "Frechet distance", "compared with", "holds"], rows)
+
+
+def make_page(planned: list[Planned], runs: Path, out: Path, judges: dict[str, Judge], remark: str) -> Path:
+    """Measure every run of Part 3, and write its page. Returns its path."""
+    page = Page(runs, out, "PART3.md")
+    page.text("# Part 3: better samples, faster")
+    how_it_was_made(page, judges, remark)
+    page.text(
+        f"Every model learns the latents of the VAE with kl_weight {LDM_KL_WEIGHT}, with as many steps of training. "
+        "Samples are drawn with the average of the weights where nothing else is said."
+    )
+    for data in DATASETS:
+        page.text(f"## {NAMES[data]}", "", "### Samplers")
+        judge = judges[data]
+        curves = samplers(page, judge, data)
+        run = page.runs / f"enhanced-{data}-noise"
+        pictures = [samples(run), *(samples(run, sampler="ddim", num_steps=steps) for steps in (FEW, FEWER))]
+        told = f"A column for each class, rows of two: DDPM in 1000 steps, DDIM in {FEW}, DDIM in {FEWER}"
+        page.picture(f"enhanced-{data}-samplers", sheet(pictures), told)
+        guided = guidance(page, judge, data)
+        verdicts(page, curves, guided, variants(page, judge, data))
+    commands(page, planned)
+    return page.write()
