@@ -88,8 +88,9 @@ bench-grade: $(CORE) ## Time make grade against import torch, and a class agains
 bench-class: $(CORE) ## Kill the grading of a class ten times: the same grades, and memory: STUDENTS=500
 	@$(RUN) -m grader.bench.interrupted --students $(or $(STUDENTS),500)
 
-bench-train: $(CORE) ## Images per second of train.py against a plain loop; MNIST from DATA_DIR
+bench-train: $(CORE) ## Images per second of train.py against a plain loop, MNIST from DATA_DIR; and what samplers cost
 	@$(RUN) -m grader.bench.train
+	@$(RUN) -m grader.bench.sampling
 
 bench-training: $(CORE) ## Train as the grader does at many seeds, and every wrong filling: SEEDS=20
 	@$(RUN) -m grader.bench.training --seeds $(or $(SEEDS),20) --fillings
