@@ -19,8 +19,8 @@ from .runner import question
 LARGEST_BETA = 0.999
 MOST_SIGNAL = 0.001  # alphas_cumprod at the end, at most: with LARGEST_BETA that of a single step
 USUAL_OFFSET = {"offset": 0.008}
-# Formulas in float64 differ by 1e-9 of the smallest beta at most, by cancellation in 1 - ratio; answers that are
-# recorded for students are rounded to float32, by 6e-8. A cosine in float32 is off by 1e-3 of it at 1000 steps.
+# Formulas in float64 differ by 2e-8 of the smallest beta at most, by cancellation in 1 - ratio at 4000 steps; answers
+# that are recorded for students are rounded to float32, by 6e-8. A cosine in float32 is off by 1e-3 at 1000 steps.
 RTOL = 1e-6
 NEARLY = {"rtol": 1e-2, "atol": 1e-6}  # what rounding to float32 on the way does, and nothing that is known by name
 Arguments = Mapping[str, int | float]
