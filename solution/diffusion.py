@@ -52,7 +52,8 @@ def cosine_betas(num_timesteps: int, offset: float = 0.008) -> Tensor:
     ########################################################################
     times = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
     alphas_cumprod = torch.cos((times + offset) / (1 + offset) * math.pi / 2) ** 2
-    return (1 - alphas_cumprod[1:] / alphas_cumprod[:-1]).clamp(max=LARGEST_BETA)
+    betas = 1 - alphas_cumprod[1:] / alphas_cumprod[:-1]
+    return betas.clamp(max=LARGEST_BETA)
     ########################################################################
 
 

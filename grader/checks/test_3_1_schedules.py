@@ -1,0 +1,152 @@
+"""Questions 3.1a and 3.1b: schedules of betas, linear and cosine, for any number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.engine.student import Failure, Remote, Student, call_each
+from grader.oracle.answers import form
+from grader.oracle.closed_form import Expected
+
+from .draw import Draw
+from .expect import close, expect_all, numbers, tensor, wrong
+from .runner import question
+
+LARGEST_BETA = 0.999
+MOST_SIGNAL = 0.001  # alphas_cumprod at the end, at most: with LARGEST_BETA that of a single step
+USUAL_OFFSET = {"offset": 0.008}
+# Formulas in float64 differ by 2e-8 of the smallest beta at most, by cancellation in 1 - ratio at 4000 steps; answers
+# that are recorded for students are rounded to float32, by 6e-8. A cosine in float32 is off by 1e-3 at 1000 steps.
+RTOL = 1e-6
+NEARLY = {"rtol": 1e-2, "atol": 1e-6}  # what rounding to float32 on the way does, and nothing that is known by name
+Arguments = Mapping[str, int | float]
+
+
+def expected_betas(name: str, arguments: Arguments) -> Expected:
+    """What a closed form gives for the arguments of a schedule, numbers that are not rounded on the way."""
+    kinds = {int: torch.int64, float: torch.float64}
+    return form(name).at(**{key: torch.tensor(value, dtype=kinds[type(value)]) for key, value in arguments.items()})
+
+
+def with_values(pairs: Sequence[tuple[Tensor, Expected]]) -> list[tuple[Tensor, Tensor]]:
+    """The same with the right values."""
+    return [(got, expected.values()[0]) for got, expected in pairs]
+
+
+def betas_in_float64(value: Any, num_timesteps: int) -> Tensor:
+    """A schedule that a student's code returned: (num_timesteps,) in float64. Raises Failure if it is another thing."""
+    if isinstance(value, Tensor) and tuple(value.shape) != (num_timesteps,):
+        raise wrong(
+            f"With num_timesteps = {num_timesteps}, the schedule has the shape {tuple(value.shape)}.",
+            "There is one beta for each of num_timesteps steps, in a tensor of one dimension.",
+        )
+    betas = tensor(value, (num_timesteps,), "The schedule")
+    if value.dtype != torch.float64:
+        raise wrong(
+            f"The schedule is in {str(value.dtype).removeprefix('torch.')}; float64 belongs here.",
+            "Give dtype=torch.float64 to the tensor that you begin with: float32 has too few digits for 1 - beta and "
+            "for the product over all steps.",
+        )
+    return betas
+
+
+def expect_betas(function: Remote, name: str, cases: Sequence[Arguments], left_out: Arguments | None = None) -> None:
+    """Expect the schedules of a closed form.
+
+    Args:
+        function: the student's, called once for every case by position.
+        name: of the closed form.
+        cases: arguments by name.
+        left_out: the other arguments, which are left to their defaults.
+
+    Raises:
+        Failure: if a schedule is not right, or not to the digits of float64.
+    """
+    results = call_each(function, cases)
+    pairs = [
+        (betas_in_float64(value, int(case["num_timesteps"])), expected_betas(name, {**case, **(left_out or {})}))
+        for value, case in zip(results, cases, strict=True)
+    ]
+    rounded = [(got, right) for got, right in with_values(pairs) if not close(got, right, rtol=RTOL, atol=0)]
+    if not rounded:
+        return
+    try:
+        expect_all(pairs, "the schedule")
+    except Failure as failure:
+        if failure.hint or not all(close(got, right, **NEARLY) for got, right in with_values(pairs)):
+            raise
+    raise wrong(
+        f"With {len(rounded[0][0])} steps, the betas have few right digits: {numbers(rounded[0][0])}.",
+        "A number is rounded on the way, or a small one is added: compute in float64 from the first tensor on.",
+    )
+
+
+def expect_noise_at_the_end(function: Remote, lengths: Sequence[int]) -> None:
+    """Expect schedules of some lengths whose betas are in (0, LARGEST_BETA] and never fall, and leave no signal."""
+    results = call_each(function, [{"num_timesteps": length} for length in lengths])
+    for value, length in zip(results, lengths, strict=True):
+        betas, where = betas_in_float64(value, length), f"With num_timesteps = {length}"
+        if float(betas.min()) <= 0:
+            raise wrong(f"{where}, a beta is {float(betas.min()):.4g}; every beta is above 0.")
+        if float(betas.max()) > LARGEST_BETA * (1 + RTOL):
+            raise wrong(f"{where}, a beta is {float(betas.max()):.6g}; none may be above {LARGEST_BETA}.")
+        if bool((betas.diff() < -RTOL * betas[1:]).any()):
+            raise wrong(f"{where}, the betas are {numbers(betas)} and fall somewhere; no beta is below the one before.")
+        signal = float(torch.log1p(-betas).sum().exp())
+        if signal > MOST_SIGNAL * (1 + RTOL):
+            raise wrong(
+                f"{where}, alphas_cumprod ends at {signal:.3g}; it may be {MOST_SIGNAL} at most, so that sampling can "
+                "start from noise."
+            )
+
+
+# ---------------------------------------------------------------- 3.1a
+
+
+@question("3.1a")
+def test_linear_betas_of_1000_steps(student: Student, draw: Draw) -> None:
+    """1000 steps: the schedule of the paper, in float64."""
+    expect_betas(student.diffusion.linear_betas, "LINEAR_BETAS", [{"num_timesteps": 1000}])
+
+
+@question("3.1a")
+def test_linear_betas_of_any_length(student: Student, draw: Draw) -> None:
+    """Other numbers of steps, few and many; none of the betas is above 0.999."""
+    drawn = [30 + int(draw.integers(370, 1)), 1100 + int(draw.integers(300, 1))]
+    lengths = [2, 3, 10, 19, *drawn]
+    expect_betas(student.diffusion.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
+
+
+@question("3.1a")
+def test_linear_betas_end_in_noise(student: Student, draw: Draw) -> None:
+    """However many steps there are, betas rise within (0, 0.999], and all but noise is left at the end."""
+    expect_noise_at_the_end(student.diffusion.linear_betas, [2, 3, 5, 20, 21, 50, 100, 500, 1000, 4000])
+
+
+# ---------------------------------------------------------------- 3.1b
+
+
+@question("3.1b")
+def test_cosine_betas_of_any_length(student: Student, draw: Draw) -> None:
+    """The offset of the paper, and one step, some steps or 1000: the betas, in float64."""
+    lengths = [1, 2, 5, 30 + int(draw.integers(100, 1)), 1000]
+    expect_betas(student.diffusion.cosine_betas, "COSINE_BETAS", [{"num_timesteps": n} for n in lengths], USUAL_OFFSET)
+
+
+@question("3.1b")
+def test_cosine_betas_of_other_offsets(student: Student, draw: Draw) -> None:
+    """Other offsets, small ones and large ones."""
+    offsets = [0.0, 0.008, *draw.uniform(0.02, 0.1, 1).tolist(), *draw.uniform(0.2, 0.8, 1).tolist()]
+    lengths = [4, 200, 7, 40 + int(draw.integers(100, 1))]
+    cases: list[Arguments] = [{"num_timesteps": n, "offset": s} for n, s in zip(lengths, offsets, strict=True)]
+    expect_betas(student.diffusion.cosine_betas, "COSINE_BETAS", cases)
+
+
+@question("3.1b")
+def test_cosine_betas_end_in_noise(student: Student, draw: Draw) -> None:
+    """However many steps there are, betas rise within (0, 0.999], and all but noise is left at the end."""
+    expect_noise_at_the_end(student.diffusion.cosine_betas, [1, 2, 3, 10, 50, 250, 1000, 4000])
