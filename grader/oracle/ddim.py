@@ -123,7 +123,7 @@ MOVES: dict[str, Moved] = {
     "The way from the first of `steps` to x_0 goes wrong: it goes to the step t - 1, and is to go to x_0.": leading_to(
         lambda move: move.at_previous(move.schedule.alphas_cumprod, move.schedule.alphas_cumprod_prev[move.t])
     ),
-    "x stays as it is: alphas_cumprod of t is used; what belongs here is that of the step before.": (
+    "x stays as it is: x_0 is predicted with alphas_cumprod of t, and x is mixed with that of the step before.": (
         lambda move: move.x
     ),
     "alphas_cumprod is read at positions in `steps`; it is to be read at the steps themselves.": (
@@ -141,9 +141,6 @@ MOVES: dict[str, Moved] = {
     ),
     "The noise has alphas_cumprod of t in its weight; that of the step before belongs here.": (
         lambda move: move.before.sqrt() * move.start + (1 - move.abar).sqrt() * move.noise
-    ),
-    "x_0 is predicted with alphas_cumprod of the step before; x is still at t.": predicting(
-        lambda move: move.predict(move.before)
     ),
     "alphas_cumprod of t and that of the step before are swapped.": (
         lambda move: mixed(move.abar, move.predict(move.before), move.noise)
@@ -200,7 +197,7 @@ MOVES: dict[str, Moved] = {
 
 
 def ddim_trajectory(schedule: Schedule, mean: float, std: float) -> ClosedForm:
-    """The x of every call of the denoiser of N(mean, std^2), then the result, with eta = 0: (S + 1, B, C, H, W).
+    """The x of every call of the denoiser of N(mean, std^2), then the result, with eta = 0: (B, S + 1, C, H, W).
 
     Of x (B, C, H, W) and steps (S,).
     """
@@ -212,7 +209,7 @@ def ddim_trajectory(schedule: Schedule, mean: float, std: float) -> ClosedForm:
             for position in reversed(range(len(taken))):
                 noise = data.denoise(found[-1], torch.full((len(x),), taken[position]))
                 found.append(move(Move(schedule, taken, position, x, found[-1], noise)))
-            return torch.stack(found)
+            return torch.stack(found, dim=1)
 
         return formula
 

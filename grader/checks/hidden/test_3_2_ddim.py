@@ -13,9 +13,9 @@ from grader.oracle.diffusion import GaussianData, Schedule
 def test_ddim_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images of other shapes, with other schedules and steps, and other data; moves with eta = 0.7.
 
-    False-failure rate: at most 3e-10, at 23,040 numbers.
+    False-failure rate: at most 4e-10, at 23,040 numbers.
     """
-    ways = [(Schedule(1e-4, 2e-2, 400), (0, 1, 57, 230, 399)), (Schedule(2e-2, 0.6, 7), (3, 6))]
+    ways = [(Schedule(1e-4, 2e-2, 400), (0, 1, 57, 230, 399)), (Schedule(2e-2, 0.6, 7), (3, 5))]
     expect_trajectories(student, draw, ways, (1, 3, 2, 5))
     schedule = Schedule(1e-3, 0.2, 40)
     samples, seen = run_checked(
