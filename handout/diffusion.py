@@ -176,7 +176,7 @@ class GaussianDiffusion(nn.Module):
             denoise_fn: predicts noise; called once for every one of `steps`, from the last down to the first.
             x: (B, C, H, W) standard normal noise to start from, which is taken for x_t at the last of `steps`.
             y: (B,) labels, passed on to `denoise_fn` as they are.
-            steps: (S,) increasing integers in [0, num_timesteps).
+            steps: (S,) increasing integers in [0, num_timesteps), int64, at least one, on the device of x.
             eta: how much noise is added on the way. With 0 there is none; with 1 and all steps this is `sample`.
 
         Returns:

@@ -185,7 +185,7 @@ class GaussianDiffusion(nn.Module):
             denoise_fn: predicts noise; called once for every one of `steps`, from the last down to the first.
             x: (B, C, H, W) standard normal noise to start from, which is taken for x_t at the last of `steps`.
             y: (B,) labels, passed on to `denoise_fn` as they are.
-            steps: (S,) increasing integers in [0, num_timesteps).
+            steps: (S,) increasing integers in [0, num_timesteps), int64, at least one, on the device of x.
             eta: how much noise is added on the way. With 0 there is none; with 1 and all steps this is `sample`.
 
         Returns:
@@ -196,16 +196,15 @@ class GaussianDiffusion(nn.Module):
         # alphas_cumprod is 1. Leave the samples in `img`.
         ########################################################################
         img = x
-        before = torch.cat([torch.ones(1, device=x.device), self.alphas_cumprod[steps[:-1]]])
-        for step, abar_before in zip(reversed(steps.tolist()), before.flip(0), strict=True):
-            t = torch.full((len(x),), step, dtype=torch.int64, device=x.device)
+        abars = self.alphas_cumprod[steps]
+        before = F.pad(abars[:-1], (1, 0), value=1.0)
+        for step, abar, abar_before in zip(steps.flip(0), abars.flip(0), before.flip(0), strict=True):
+            t = step.repeat(len(x))
             noise = denoise_fn(img, y, t)
             x_start = self.predict_start_from_noise(img, t, noise)
-            abar = self.alphas_cumprod[step]
             variance = eta**2 * (1 - abar_before) / (1 - abar) * (1 - abar / abar_before)
             img = abar_before.sqrt() * x_start + (1 - abar_before - variance).sqrt() * noise
-            if eta > 0:
-                img = img + variance.sqrt() * torch.randn_like(img)
+            img = img + variance.sqrt() * torch.randn_like(img)
         ########################################################################
         return img
 

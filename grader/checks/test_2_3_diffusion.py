@@ -210,12 +210,13 @@ def test_sampler_takes_every_step_once(student: Student, draw: Draw) -> None:
         if not seen.steps:
             raise wrong(NEVER_CALLED)
         raise wrong(
-            f"With T = {last + 1}, your sampler takes the steps t = {_ellipsis(seen.steps)}.",
+            f"With T = {last + 1}, your sampler takes the steps t = {ellipsis(seen.steps)}.",
             _explain_steps(seen.steps, last),
         )
 
 
-def _ellipsis(steps: list[int]) -> str:
+def ellipsis(steps: Sequence[int]) -> str:
+    """Steps as text; of many the first and the last."""
     shown = [str(step) for step in steps]
     return ", ".join(shown if len(shown) <= 9 else [*shown[:5], "...", *shown[-3:]])
 
@@ -233,7 +234,7 @@ def _explain_steps(steps: list[int], last: int) -> str:
         if steps == mistake:
             return sentence
     missing, repeated = [t for t in right if t not in steps], [t for t in right if steps.count(t) > 1]
-    parts = [f"t = {_ellipsis(missing)} left out"] * bool(missing) + [f"t = {_ellipsis(repeated)} repeated"] * bool(
+    parts = [f"t = {ellipsis(missing)} left out"] * bool(missing) + [f"t = {ellipsis(repeated)} repeated"] * bool(
         repeated
     )
     return f"Each step is taken once, from T - 1 down to 0; here {' and '.join(parts) or 'the order is another'}."
@@ -244,6 +245,11 @@ def test_sampler_passes_the_labels_on(student: Student, draw: Draw) -> None:
     """denoise_fn gets the labels y at every step, as they were given."""
     data = GaussianData(Schedule(1e-3, 0.3, 5), 0.0, 1.0)
     _, seen = run_sampler(student, draw, data, (6, 3, 4, 4))
+    expect_labels(seen)
+
+
+def expect_labels(seen: Recorder) -> None:
+    """Expect that every call of a denoiser got the labels that the sampler was given."""
     if not seen.steps:
         raise wrong(NEVER_CALLED)
     for step, labels in zip(seen.steps, seen.labels, strict=True):

@@ -34,6 +34,9 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "q_sample": "forward_process",
     "LINEAR_BETAS": "schedules",
     "COSINE_BETAS": "schedules",
+    "ddim_trajectory": "ddim",
+    "ddim_weights": "ddim",
+    "ddim_moments": "ddim",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
