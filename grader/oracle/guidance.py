@@ -86,8 +86,11 @@ GUIDED_NOISE = ClosedForm(
         "guidance_weight is clamped to [0, 1]; it may be larger, and negative.": (
             lambda with_labels, without, guidance_weight: _guided(with_labels, without, guidance_weight.clamp(0, 1))
         ),
-        "The sign of guidance_weight is lost: its absolute value or its square was taken.": (
+        "The sign of guidance_weight is lost: its absolute value is taken.": (
             lambda with_labels, without, guidance_weight: _guided(with_labels, without, guidance_weight.abs())
+        ),
+        "guidance_weight is squared.": lambda with_labels, without, guidance_weight: (
+            _guided(with_labels, without, guidance_weight.square())
         ),
         "The result is clamped to [-1, 1]; noise is not bounded.": lambda with_labels, without, guidance_weight: (
             _guided(with_labels, without, guidance_weight).clamp(-1, 1)
