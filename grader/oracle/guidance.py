@@ -89,8 +89,8 @@ GUIDED_NOISE = ClosedForm(
         "The sign of guidance_weight is lost: its absolute value is taken.": (
             lambda with_labels, without, guidance_weight: _guided(with_labels, without, guidance_weight.abs())
         ),
-        "guidance_weight is squared.": lambda with_labels, without, guidance_weight: (
-            _guided(with_labels, without, guidance_weight.square())
+        "guidance_weight is squared.": lambda with_labels, without, guidance_weight: _guided(
+            with_labels, without, guidance_weight.square()
         ),
         "The result is clamped to [-1, 1]; noise is not bounded.": lambda with_labels, without, guidance_weight: (
             _guided(with_labels, without, guidance_weight).clamp(-1, 1)
