@@ -418,19 +418,22 @@ def test_guided_noise_at_every_step(student: Student, draw: Draw) -> None:
     )
     if not all(close(*pair) for pair in zip(values, again, strict=True)):
         raise wrong("Two calls with the same arguments differ.", "Nothing random belongs here: labels are given.")
-    expect_no_step_left_out(batches, values)
+    expect_no_step_left_out(cases, values)
     expect_all(list(zip(values, right, strict=True)))
 
 
-def expect_no_step_left_out(batches: Sequence[Batch], values: Sequence[Tensor]) -> None:
-    """Name the steps where one of the two predictions comes back, if there are others."""
-    plain, others = set(), set()
-    for batch, got in zip(batches, values, strict=True):
+def expect_no_step_left_out(cases: Sequence[tuple[Batch, float]], values: Sequence[Tensor]) -> None:
+    """Name the steps where one of the two predictions comes back, if with the same weight it does not at others."""
+    plain: set[tuple[int, float]] = set()
+    others: set[float] = set()
+    for (batch, weight), got in zip(cases, values, strict=True):
         for n, step in enumerate(batch.t.tolist()):
-            alone = any(close(got[n], prediction[n].double()) for prediction in (batch.with_labels, batch.without))
-            (plain if alone else others).add(step)
-    if plain and others:
-        named = ", ".join(map(str, sorted(plain)))
+            if any(close(got[n], prediction[n].double()) for prediction in (batch.with_labels, batch.without)):
+                plain.add((step, weight))
+            else:
+                others.add(weight)
+    if any(weight in others for _, weight in plain):
+        named = ", ".join(map(str, sorted({step for step, _ in plain})))
         raise wrong(f"At t = {named} nothing is guided, at other steps it is.", "Guide at every step.")
 
 
