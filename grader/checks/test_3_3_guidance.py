@@ -39,18 +39,12 @@ def expect_on_its_device(function: Remote, *arguments: Any) -> None:
         result = function(*arguments)
     except Failure as failure:
         if "on the expected device" in failure.message:
-            raise wrong(
-                f"With its arguments on another device your code fails. {failure.message}",
-                HERE,
-            ) from None
+            raise wrong(f"With its arguments on another device your code fails. {failure.message}", HERE) from None
         if not any(word in failure.message.lower() for word in NOT_TOLD):
             raise
         return
     if not isinstance(result, Unusable):
-        raise wrong(
-            "With its arguments on another device the result is not there.",
-            HERE,
-        )
+        raise wrong("With its arguments on another device the result is not there.", HERE)
 
 
 # ---------------------------------------------------------------- 3.3a
@@ -98,12 +92,14 @@ def test_drop_labels_none_or_all(student: Student, draw: Draw) -> None:
     it, drops one in 2^24 at probability 0.
     """
     labels = [(draw_labels(draw, null, size), null) for size, null in [(16, CLASSES), (1, 57), (12, 0)]]
-    cases = [{"y": y, "null_label": null, "probability": p} for y, null in labels for p in (0.0, 1.0)]
+    cases: list[dict[str, Any]] = [
+        {"y": y, "null_label": null, "probability": p} for y, null in labels for p in (0.0, 1.0)
+    ]
     results = call_each(student.diffusion.drop_labels, cases)
     dropped = [expect_dropped(got, case["y"], case["null_label"]) for got, case in zip(results, cases, strict=True)]
     for case, gone in zip(cases, dropped, strict=True):
-        if bool((gone != (case["probability"] == 1)).any()):
-            flipped = all(bool((g != c["probability"]).all()) for g, c in zip(dropped, cases, strict=True))
+        if bool((gone != bool(case["probability"])).any()):
+            flipped = all(bool((g != bool(c["probability"])).all()) for g, c in zip(dropped, cases, strict=True))
             raise wrong(
                 f"With probability {case['probability']:g}, {int(gone.sum())} of {len(gone)} labels are dropped.",
                 KEPT if flipped else "",
@@ -272,7 +268,7 @@ def expect_independent_pairs(draw: Draw, drops: Drops) -> None:
 @question("3.3a", imports=OPTIMIZERS)
 def test_drop_labels_leaves_y_as_it_is(student: Student, draw: Draw) -> None:
     """y stays as it is, and the result is on the same device."""
-    inputs = {"y": draw_labels(draw, NULL_LABEL, SMALL), "null_label": NULL_LABEL, "probability": 0.9}
+    inputs: dict[str, Any] = {"y": draw_labels(draw, NULL_LABEL, SMALL), "null_label": NULL_LABEL, "probability": 0.9}
     observed = observe(student.diffusion.drop_labels, inputs)
     expect_unchanged(observed, {"y": inputs["y"]})
     expect_dropped(observed.value, inputs["y"], NULL_LABEL)

@@ -156,7 +156,7 @@ def test_images_of_a_batch_are_told_apart_by_all_of_their_elements() -> None:
     )
 
 
-@pytest.mark.parametrize(("trials", "probability"), [(200, 0.5), (8000, 0.1), (400, 0.95)])
+@pytest.mark.parametrize(("trials", "probability"), [(200, 0.5), (2000, 0.1), (1000, 0.95)])
 def test_binomial_bounds_keep_their_rate_and_catch_twice_the_rarer_side(trials: int, probability: float) -> None:
     rate = 1e-4
     log_probabilities = Binomial(trials, torch.tensor(probability, dtype=torch.float64)).log_prob(
@@ -190,7 +190,7 @@ def test_the_statistics_of_dropped_labels_pass_independent_ones() -> None:
 def test_the_statistics_of_dropped_labels_catch_those_that_depend_on_one_another() -> None:
     generator, draw = torch.Generator().manual_seed(0), Draw(0, "drops")
     numbers = torch.rand(CALLS, SMALL, generator=generator)
-    half = numbers < numbers.median(dim=1, keepdim=True).values + 1e-9
+    half = numbers <= numbers.median(dim=1, keepdim=True).values
     with pytest.raises(Failure, match="exactly half"):
         expect_random_numbers(draw, drops(half))
     with pytest.raises(Failure, match="at place"):

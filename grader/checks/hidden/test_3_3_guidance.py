@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ def test_drop_labels_of_other_sizes(student: Student, draw: Draw) -> None:
     False-failure rate: at most 3e-10, at 12,800 labels.
     """
     many = draw.integers(1000, 12_000)
+    cases: list[dict[str, Any]]
     cases = [{"y": draw_labels(draw, 0, 1), "null_label": 0, "probability": 0.35} for _ in range(400)]
     cases += [{"y": many[n : n + 6000], "null_label": 1000, "probability": p} for n, p in ((0, 0.03), (6000, 0.95))]
     cases += [{"y": many[:200], "null_label": 5000, "probability": p} for p in (0.0, 1.0)]
