@@ -37,6 +37,7 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "ddim_trajectory": "ddim",
     "ddim_weights": "ddim",
     "ddim_moments": "ddim",
+    "GUIDED_NOISE": "guidance",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
