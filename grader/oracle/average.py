@@ -53,8 +53,8 @@ def following(rule: Rule) -> Formula:
 
 
 MISTAKES: dict[str, Rule] = {
-    "The average does not move: change its parameters in place; a name that is bound to something new changes no "
-    "module.": lambda step, decay: (torch.ones_like(decay), torch.zeros_like(decay)),
+    "The average does not move: change its parameters in place, those of nested modules too; a name that is bound to "
+    "something new changes no module.": lambda step, decay: (torch.ones_like(decay), torch.zeros_like(decay)),
     "The average becomes the network itself; it is to keep the share `decay` of what it was.": (
         lambda step, decay: (torch.zeros_like(decay), torch.ones_like(decay))
     ),
@@ -63,6 +63,12 @@ MISTAKES: dict[str, Rule] = {
     ),
     "The decay is always (1 + step) / (10 + step); `decay` is the most that it may be.": (
         convex(lambda step, decay: warm_up(step))
+    ),
+    "At step 0 the average becomes the network itself; the warm-up is all that step 0 is given.": (
+        convex(lambda step, decay: decay_of(step, decay) * (step > 0))
+    ),
+    "The weight of the network is the warm-up: (1 + step) / (10 + step) belongs to the average, as `decay` does.": (
+        convex(lambda step, decay: 1 - torch.minimum(1 - decay, warm_up(step)))
     ),
     "Of `decay` and (1 + step) / (10 + step) the greater is taken; it is the less.": (
         convex(lambda step, decay: torch.maximum(decay, warm_up(step)))
