@@ -18,6 +18,7 @@ from .runner import question
 
 RUNNING_AVERAGE = form("RUNNING_AVERAGE")
 DEFAULT_DECAY = 0.9999
+SHOWN_NAMES = 4
 COPIED = "Only parameters are averaged; every buffer is copied as it is."
 INTEGER_BUFFER = "An integer buffer, as batch normalisation's num_batches_tracked, cannot be averaged. " + COPIED
 MEANS = {  # what torch's own words mean in a running average
@@ -155,10 +156,13 @@ class Pair:
 
     def _read(self, state: dict[str, Any], prefix: str, owner: str) -> State:
         """One of two states: parameters in float64, buffers as they are."""
-        read = {
-            name: tensor(state.get(prefix + name), shape, f"After update_average, {name} of the {owner}")
-            for name, shape in self.blueprint.parameters.items()
-        }
+        read = {}
+        for name, shape in self.blueprint.parameters.items():
+            what = f"After update_average, {name} of the {owner}"
+            value: Any = state.get(prefix + name)
+            read[name] = tensor(value, shape, what)
+            if value.dtype != torch.float32:
+                raise wrong(f"{what} is a tensor of {value.dtype}; before it was of torch.float32.")
         others = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
         return others | read
 
@@ -181,6 +185,11 @@ def follow(student: Student, blueprint: Blueprint, case: Case) -> State:
     return average
 
 
+def listed(names: list[str]) -> str:
+    """Names in a row, the first few of them."""
+    return ", ".join([*names[:SHOWN_NAMES], *["..."] * (len(names) > SHOWN_NAMES)])
+
+
 def differing(one: State, other: State) -> list[str]:
     """The names in `one` under which the other state has something else."""
     return [name for name, x in one.items() if not same(x, other.get(name))]
@@ -195,7 +204,7 @@ def expect_untouched(network: State, case: Case) -> None:
     """Expect the network to be what it was at the last call of a case."""
     if changed := differing(case.networks[-1], network):
         raise wrong(
-            f"update_average changes the network: {', '.join(changed)} of it.",
+            f"update_average changes the network: its {listed(changed)}.",
             "It is the average that moves, towards the network; the network stays as it is.",
         )
 
@@ -206,12 +215,12 @@ def expect_averages(blueprint: Blueprint, cases: Sequence[Case], averages: Seque
         stayed = [name for name in blueprint.parameters if same(case.average[name], average[name])]
         if 0 < len(stayed) < len(blueprint.parameters):
             raise wrong(
-                f"Some parameters of the average move, and others stay what they were: {', '.join(stayed)}.",
+                f"Some parameters of the average move, and others stay what they were: {listed(stayed)}.",
                 "Every parameter moves: weights and biases of every layer, whether they require gradients or not.",
             )
     results = [blueprint.vector(average) for average in averages]
     expected = [RUNNING_AVERAGE.at(**case.inputs(blueprint)) for case in cases]
-    expect_all(list(zip(results, expected, strict=True)), "the average")
+    expect_all(list(zip(results, expected, strict=True)), "the average after the call")
 
 
 def expect_buffers(case: Case, average: State) -> None:
@@ -220,18 +229,17 @@ def expect_buffers(case: Case, average: State) -> None:
     network = {name: x for name, x in case.networks[-1].items() if name not in parameters}
     others = differing(network, average)
     if averaged := [name for name in others if not same(case.average[name], average.get(name))]:
-        raise wrong(f"The average has other buffers than the network: {', '.join(averaged)}.", COPIED)
+        raise wrong(f"The average has other buffers than the network: {listed(averaged)}.", COPIED)
     if others:
         raise wrong(
-            f"Buffers of the average stay what they were: {', '.join(others)}.",
+            f"Buffers of the average stay what they were: {listed(others)}.",
             "Copy every buffer of the network, those of integers too.",
         )
 
 
-@question("3.4")
-def test_average_moves_towards_the_network(student: Student, draw: Draw) -> None:
-    """The parameters after one call, at the first steps, in the long run and with other decays; and after several."""
-    cases = [
+def draw_cases(draw: Draw) -> list[Case]:
+    """The first steps, the long run, other decays, and several calls: no two known mistakes give the same in all."""
+    return [
         draw_case(draw, LAYERS, 0),
         draw_case(draw, LAYERS, 9),
         draw_case(draw, LAYERS, 1000, network=20),
@@ -240,6 +248,12 @@ def test_average_moves_towards_the_network(student: Student, draw: Draw) -> None
         draw_case(draw, LAYERS, 3, decay=0.0),
         draw_case(draw, LAYERS, 0, 1, 2, 3),
     ]
+
+
+@question("3.4")
+def test_average_moves_towards_the_network(student: Student, draw: Draw) -> None:
+    """The parameters after one call, at the first steps, in the long run and with other decays; and after several."""
+    cases = draw_cases(draw)
     expect_averages(LAYERS, cases, [follow(student, LAYERS, case) for case in cases])
 
 
@@ -261,7 +275,7 @@ def expect_apart(pair: Pair, average: State, other: State, *endings: str) -> Non
     after, _ = pair.states()
     if shared := [name for name in differing(average, after) if name.endswith(endings)]:
         raise wrong(
-            f"When the network goes on, {', '.join(shared)} of the average changes with it: they share their memory.",
+            f"When the network goes on, the average changes with it, in {listed(shared)}: they share memory.",
             "Take over the numbers, not the tensors: the average has a memory of its own.",
         )
 
@@ -291,7 +305,7 @@ def expect_held(held: Remote, average: State) -> None:
     replaced = [name for (name, x), old in zip(average.items(), kept, strict=False) if not same(x, old)]
     if replaced:
         raise wrong(
-            f"The average has new parameters: {', '.join(replaced)} is not the one that it was before the call.",
+            f"The parameters of the average are no longer those that it had before the call: {listed(replaced)}.",
             "Write into the parameters that the average has: whoever holds them, as a sampler does, is to see them "
             "move.",
         )

@@ -64,7 +64,10 @@ MISTAKES: dict[str, Rule] = {
     "The decay is always (1 + step) / (10 + step); `decay` is the most that it may be.": (
         convex(lambda step, decay: warm_up(step))
     ),
-    "At step 0 the average becomes the network itself; the warm-up is all that step 0 is given.": (
+    "The warm-up ends too soon: it lasts as long as (1 + step) / (10 + step) is less than `decay`.": (
+        convex(lambda step, decay: torch.where(step < 1000, decay_of(step, decay), decay))
+    ),
+    "At step 0 the average becomes the network itself; step 0 is a step like every other.": (
         convex(lambda step, decay: decay_of(step, decay) * (step > 0))
     ),
     "The weight of the network is the warm-up: (1 + step) / (10 + step) belongs to the average, as `decay` does.": (
@@ -95,8 +98,9 @@ MISTAKES: dict[str, Rule] = {
     "Parentheses are missing in the warm-up: it is (1 + step) / (10 + step), not (1 + step) / 10 + step.": (
         capped(lambda step: (1 + step) / 10 + step)
     ),
-    "The average has the weight 1 / (step + 1) for the network, as the mean of all steps has; it is to forget old "
-    "steps.": convex(lambda step, decay: step / (1 + step)),
+    "The share of the network is 1 / (step + 1), as in the mean of all steps; old steps are to be forgotten.": convex(
+        lambda step, decay: step / (1 + step)
+    ),
     "The average moves away from the network; it is to move towards it.": (
         convex(lambda step, decay: 2 - decay_of(step, decay))
     ),
