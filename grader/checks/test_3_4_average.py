@@ -121,7 +121,7 @@ def draw_case(draw: Draw, blueprint: Blueprint, *steps: int, decay: float | None
     """Calls at some steps. Parameters of the network have a magnitude in [network / 2, network].
 
     Those of the average start in [1, 2]: with the largest network, 200, what a decay of 0.9999 adds in a call is
-    some hundred times the tolerance, and what float32 loses of 1 - decay or of a difference less than a fifth of it.
+    fifty times the tolerance or more, and what float32 loses of 1 - decay or of a difference less than a fifth of it.
     """
     networks = [blueprint.draw(draw, network / 2, network) for _ in steps]
     return Case(blueprint.draw(draw, 1, 2), networks, steps, decay)
