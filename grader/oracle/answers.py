@@ -38,6 +38,7 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "ddim_weights": "ddim",
     "ddim_moments": "ddim",
     "GUIDED_NOISE": "guidance",
+    "RUNNING_AVERAGE": "average",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
