@@ -6,7 +6,9 @@ other, and the velocity is the derivative of x_t by the angle. So (x_t, v_t) is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,6 +36,7 @@ def misreadings(schedule: Schedule) -> dict[str, Reading]:
             lambda t: abar[t[-1:].expand_as(t)]
         ),
         "t is one too low: the schedule is read at the step before.": lambda t: abar[(t - 1).clamp(min=0)],
+        "t is one too low, and at t = 0 the schedule is read at its end.": lambda t: abar[t - 1],
         "t is one too high.": lambda t: abar[(t + 1).clamp(max=last)],
         "t runs backwards.": lambda t: abar[last - t],
         "alphas_cumprod_prev is used, which is the schedule of the step before.": (
@@ -84,7 +87,12 @@ def mixture(
     right = schedule.alphas_cumprod.__getitem__
     averaged = (lambda abar: first(abar).mean(), lambda abar: second(abar).mean())
     pairs = {"The weights are averaged over the batch; every image has those of its own t.": averaged, **wrong}
-    misread = {text: mix(first, second, read) for text, read in misreadings(schedule).items()}
+    reads = misreadings(schedule) | {
+        "The angle grows evenly with t here; its cosine is to be sqrt_alphas_cumprod.": (
+            lambda t: (math.pi / 2 * t.double() / schedule.num_timesteps).cos() ** 2
+        )
+    }
+    misread = {text: mix(first, second, read) for text, read in reads.items()}
     return ClosedForm((mix(first, second, right),), {text: mix(*pair, right) for text, pair in pairs.items()} | misread)
 
 
@@ -153,13 +161,14 @@ def velocity(schedule: Schedule) -> ClosedForm:
 
 def noise_from_velocity(schedule: Schedule) -> ClosedForm:
     """The noise as a function of x (B, C, H, W), t (B,) and velocity."""
-    return mixture(
+    right = mixture(
         schedule,
         sin,
         cos,
         {
             "The velocity is subtracted; it is added.": (sin, lambda a: -cos(a)),
             "x is subtracted; it is added.": (lambda a: -sin(a), cos),
+            "The sign is flipped: both x and the velocity are added.": (lambda a: -sin(a), lambda a: -cos(a)),
             "The two weights are swapped: that of the velocity is sqrt(alphas_cumprod).": (cos, sin),
             "This is x_start; the noise is asked for.": (cos, lambda a: -sin(a)),
             "The square roots are missing: alphas_cumprod and 1 - alphas_cumprod enter as square roots.": (
@@ -204,6 +213,24 @@ def noise_from_velocity(schedule: Schedule) -> ClosedForm:
             "Both weights are sqrt(alphas_cumprod); that of x is sqrt(1 - alphas_cumprod).": (cos, cos),
         },
     )
+    return replace(right, misconceptions=right.misconceptions | clamped(schedule))
+
+
+def clamped(schedule: Schedule) -> dict[str, Formula]:
+    """What is clamped on the way to the noise or at its end, by sentence."""
+    read = schedule.alphas_cumprod.__getitem__
+    noise, x_start = mix(sin, cos, read), mix(cos, lambda a: -sin(a), read)
+
+    def from_clamped_x_start(x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+        abar = read(t).reshape(-1, 1, 1, 1)
+        return (x - cos(abar) * x_start(x=x, t=t, velocity=velocity).clamp(-1, 1)) / sin(abar)
+
+    return {
+        "The noise is clamped to [-1, 1], which it leaves.": (
+            lambda x, t, velocity: noise(x=x, t=t, velocity=velocity).clamp(-1, 1)
+        ),
+        "x_start is clamped to [-1, 1] on the way, which latents leave.": from_clamped_x_start,
+    }
 
 
 # ---------------------------------------------------------------- 3.5c
@@ -247,6 +274,7 @@ def wrong_rules(divisor: Weight) -> dict[str, Rule]:
         "gamma stands where min(SNR, gamma) belongs: where SNR is smaller, it stays.": (
             lambda snr, gamma: gamma / divisor(snr)
         ),
+        "gamma is 5 here, whatever it is said to be.": lambda snr, gamma: snr.clamp(max=5) / divisor(snr),
         "1 stands where min(SNR, gamma) belongs.": lambda snr, gamma: 1 / divisor(snr),
         "gamma limits the quotient; it is to limit SNR, before the division.": (
             lambda snr, gamma: (snr / divisor(snr)).minimum(gamma)

@@ -11,7 +11,7 @@ from grader.engine.student import Student
 from grader.oracle.diffusion import Schedule
 
 OTHERS = {Schedule(3e-2, 0.1, 33): [(5, 1, 7, 3), (2, 4, 1, 1)], Schedule(1.5e-2, 0.5, 10): [(6, 2, 2, 9)]}
-STEEP = Schedule(1e-5, 0.9, 30)
+STEEP = Schedule(1e-5, 0.5, 30)
 
 
 def draw_cases(draw: Draw, names: tuple[str, str]) -> list[tuple[Schedule, Inputs]]:
