@@ -197,5 +197,5 @@ def test_weights_make_one_loss(student: Student, draw: Draw) -> None:
         raise wrong(
             f"With gamma = {gamma:g}, errors of the noise and of the velocity that mean the same x_0 have the weighted "
             f"squares {numbers(one)} and {numbers(other)}; they must be the same.",
-            "Both predictions get the same weights: look at `prediction`." if close(*weights) else "",
+            "Both predictions get the same weights: look at `prediction`." if close(weights[0], weights[1]) else "",
         )

@@ -213,7 +213,7 @@ def noise_from_velocity(schedule: Schedule) -> ClosedForm:
             "Both weights are sqrt(alphas_cumprod); that of x is sqrt(1 - alphas_cumprod).": (cos, cos),
         },
     )
-    return replace(right, misconceptions=right.misconceptions | clamped(schedule))
+    return replace(right, misconceptions={**right.misconceptions, **clamped(schedule)})
 
 
 def clamped(schedule: Schedule) -> dict[str, Formula]:
