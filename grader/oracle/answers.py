@@ -39,6 +39,9 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "ddim_moments": "ddim",
     "GUIDED_NOISE": "guidance",
     "RUNNING_AVERAGE": "average",
+    "velocity": "velocity",
+    "noise_from_velocity": "velocity",
+    "min_snr_weight": "velocity",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
