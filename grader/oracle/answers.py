@@ -32,6 +32,10 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "MOVED_DISCRIMINATOR": "gan_step",
     "MOVED_GENERATOR": "gan_step",
     "q_sample": "forward_process",
+    "FLOW_POINTS": "flow",
+    "FLOW_VELOCITY": "flow",
+    "flow_times": "flow",
+    "flow_points": "flow",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
