@@ -233,6 +233,9 @@ OFF_TIME: Mapping[str, Sampler] = {
     "The time of every step is the one at its end; a step starts from the velocity at its start.": Sampler(
         told=lambda now, then: then
     ),
+    "Both velocities of Heun's step are asked for a step late; the first is the one at its start.": Sampler(
+        told=lambda now, then: then, told_ahead=lambda now, then: 2 * then - now
+    ),
     "The time of every step is the one in its middle; a step starts from the velocity at its start.": Sampler(
         told=lambda now, then: (now + then) / 2
     ),
@@ -244,14 +247,14 @@ OFF_TIME: Mapping[str, Sampler] = {
     "There is one step, whatever num_steps is.": Sampler(ends=lambda n: RIGHT.ends(1)),
     "There are num_steps + 1 steps.": Sampler(ends=lambda n: RIGHT.ends(n + 1)),
     "The time stays 1 at every step; it falls.": Sampler(told=lambda now, then: 1.0, told_ahead=lambda now, then: 1.0),
-    "With heun the last step has a second velocity too, at time 0; it is Euler's in any case.": Sampler(
+    "With heun velocity_fn is called at time 0 too; the last step, which leads there, is Euler's in any case.": Sampler(
         corrects=lambda heun, last: heun
     ),
-    "heun is ignored: with it there is a second velocity in every step but the last.": Sampler(
+    "With heun the steps are Euler's; then there is a second velocity in every step but the last.": Sampler(
         corrects=lambda heun, last: False
     ),
-    "Heun's steps are taken without heun too; then all are Euler's.": Sampler(corrects=lambda heun, last: not last),
-    "Heun's steps are taken without heun too, and even the last has a second velocity.": Sampler(
+    "Heun's steps are taken without heun; then all are Euler's.": Sampler(corrects=lambda heun, last: not last),
+    "Heun's steps are taken without heun, and even the last has a second velocity.": Sampler(
         corrects=lambda heun, last: True
     ),
     "heun is the wrong way round: Heun's steps are taken without it, and Euler's with it.": Sampler(
@@ -266,13 +269,13 @@ OFF_TIME: Mapping[str, Sampler] = {
     "The second velocity of Heun's step is asked for at the time of the first; it is that at the end.": Sampler(
         told_ahead=lambda now, then: now
     ),
-    "The second velocity of Heun's step is asked for a step ahead in the wrong direction of time.": Sampler(
-        told_ahead=lambda now, then: 2 * now - then
-    ),
 }
 OFF_COURSE: Mapping[str, Sampler] = {
     "The step is added; the velocity points to the noise, and the way to data is against it.": Sampler(
         ahead=lambda x, velocity, length: x + length * velocity, move=lambda x, velocity, length: x + length * velocity
+    ),
+    "Heun's step is added, which its look ahead is not; the way to data is against the velocity.": Sampler(
+        move=lambda x, velocity, length: x + length * velocity
     ),
     "A step is 1 / (num_steps - 1) long; num_steps steps of equal length come to 1.": Sampler(
         length=lambda now, then, n: 1 / max(n - 1, 1)

@@ -21,7 +21,10 @@ from grader.engine.student import Student
 from grader.oracle.flow import exact_samples
 from grader.oracle.gaussian_flow import GaussianFlow
 
-FALL = (3.5, 4.5)  # times that Heun's error gets smaller with half the step: 4 in the limit, and 4.26 from 16 steps to 32 on BROAD
+FALL = (
+    3.5,
+    4.5,
+)  # times that Heun's error gets smaller with half the step: 4 in the limit, and 4.26 from 16 steps to 32 on BROAD
 BROAD = GaussianFlow(-2.0, 0.7)
 
 
