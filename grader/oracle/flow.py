@@ -222,7 +222,7 @@ OFF_TIME: Mapping[str, Sampler] = {
         ends=lambda n: spaced(0, 1, n + 1)
     ),
     "The times run upwards, and are those at the ends of steps; they start at 1, where x is noise, and fall.": Sampler(
-        ends=lambda n: spaced(0, 1, n + 1), told=lambda now, then: then
+        ends=lambda n: spaced(0, 1, n + 1), told=lambda now, then: then, told_ahead=lambda now, then: 2 * then - now
     ),
     "The times are num_steps numbers from 1 to 0, between which there is one step too few.": Sampler(
         ends=lambda n: spaced(1, 0, n)
