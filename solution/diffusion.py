@@ -345,7 +345,7 @@ class RectifiedFlow(nn.Module):
     """
 
     def path(self, x_start: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the paths from data to noise are, and how fast they go: equation (1).
+        """Where the paths from data to noise are, and how fast they go: equation (1), whose time runs the other way.
 
         Args:
             x_start: (B, C, H, W) data.
@@ -376,8 +376,9 @@ class RectifiedFlow(nn.Module):
         """Follow the velocity from noise to data, in steps of equal length.
 
         Args:
-            velocity_fn: predicts the velocity.
-            x: (B, C, H, W) standard normal noise to start from, at time 1.
+            velocity_fn: predicts the velocity; called once for every step, at the time where it starts, and for a step
+                of Heun once more, at the time where it ends.
+            x: (B, C, H, W) standard normal noise to start from, at time 1, which stays as it is.
             y: (B,) labels, passed on to `velocity_fn` as they are.
             num_steps: number of steps, at least 1.
             heun: whether to take the mean of the velocities at both ends of a step, the second as Euler's step would

@@ -42,6 +42,10 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "velocity": "velocity",
     "noise_from_velocity": "velocity",
     "min_snr_weight": "velocity",
+    "FLOW_POINTS": "flow",
+    "FLOW_VELOCITY": "flow",
+    "flow_times": "flow",
+    "flow_points": "flow",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
