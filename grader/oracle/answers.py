@@ -32,6 +32,7 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "MOVED_DISCRIMINATOR": "gan_step",
     "MOVED_GENERATOR": "gan_step",
     "q_sample": "forward_process",
+    "bits_per_dim": "bound",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
