@@ -24,7 +24,7 @@ from .runner import question
 from .test_2_3_diffusion import _ellipsis, _instead_of_labels, make
 
 MILD, STEEP = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6)
-LARGE = 1e4  # bits a dimension; those of right code are below 100
+LARGE = 1e8  # bits a dimension, where something was divided by all but 0; those of right code are below 1,000
 MOST_CALLS = 4  # at one step of one image
 DIVIDED_BY_ZERO = "Look at t = 0, where posterior_variance is 0: the term there is -log N(x_0; mean, betas[0])."
 
@@ -135,6 +135,8 @@ class Denoiser:
                 f"Your bound passes a t to {function} {kind}.",
                 f"t is a ({count},) tensor of int64: one step for every image.",
             )
+        if count > 1 and torch.equal(t, self.case.y):
+            raise wrong(f"Your bound passes the labels y to {function} where t belongs.", "Labels come first, then t.")
         last = self.case.schedule.num_timesteps - 1
         outside = t[(t < 0) | (t > last)]
         if len(outside):
