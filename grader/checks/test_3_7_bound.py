@@ -102,7 +102,7 @@ class Denoiser:
         self.mislabelled = ""
 
     def denoise_fn(self, x: object, y: object, t: object) -> Tensor:
-        """The noise in x, off by the errors of the case, in float32; raises Failure where a call breaks the contract."""
+        """The noise in x plus the errors of the case, in float32; raises Failure where a call breaks the contract."""
         x = self._images(x, "The x that you pass to denoise_fn")
         steps = self._steps(t, len(x), "denoise_fn")
         images = self._order(y, len(x))

@@ -47,12 +47,15 @@ class Bound:
         nothing = torch.zeros(())
         bound = cls(schedule, x_start, noise_error, nothing, nothing, nothing)
         snr = bound.snr
-        return replace(
-            bound,
+        return bound.with_terms(
             prior=bound.divergence_from_prior(schedule.alphas_cumprod[-1]),
             steps=0.5 * (snr[:-1] - snr[1:])[:, None] * bound.start_errors[1:],
             first=bound.surprise(schedule.betas[0]),
         )
+
+    def with_terms(self, prior: Tensor, steps: Tensor, first: Tensor) -> Bound:
+        """The bound with other terms."""
+        return replace(self, prior=prior, steps=steps, first=first)
 
     @property
     def total(self) -> Tensor:
@@ -133,7 +136,12 @@ Wrong = Mapping[str, Callable[[Bound], Tensor]]
 
 def _with(**parts: Callable[[Bound], Tensor]) -> Callable[[Bound], Tensor]:
     """The bound with some of its terms computed otherwise."""
-    return lambda bound: replace(bound, **{name: part(bound) for name, part in parts.items()}).bits_per_dim
+
+    def of(bound: Bound) -> Tensor:
+        right = {"prior": bound.prior, "steps": bound.steps, "first": bound.first}
+        return bound.with_terms(**right | {name: part(bound) for name, part in parts.items()}).bits_per_dim
+
+    return of
 
 
 def _wrong_parts() -> Wrong:
@@ -146,7 +154,9 @@ def _wrong_parts() -> Wrong:
         "The terms of t > 0 are subtracted; they are added.": _with(steps=lambda b: -b.steps),
         "The term at t = 0 is log N; -log N belongs in an upper bound.": _with(first=lambda b: -b.first),
         "The term at T is subtracted; it is added.": _with(prior=lambda b: -b.prior),
-        "The terms of t > 0 are averaged over t; the bound is their sum.": _with(steps=lambda b: b.steps / len(b.steps)),
+        "The terms of t > 0 are averaged over t; the bound is their sum.": _with(
+            steps=lambda b: b.steps / len(b.steps)
+        ),
         "The terms of all t are averaged over t; the bound is their sum.": _with(
             steps=lambda b: b.steps / len(b.noise_error), first=lambda b: b.first / len(b.noise_error)
         ),
@@ -283,7 +293,7 @@ def _wrong_firsts(schedule: Schedule) -> Wrong:
     log_beta = torch.log(beta)
     wrong: Wrong = {
         "The normalisation of the normal density is missing at t = 0.": lambda b: b.start_errors[0] / (2 * beta),
-        "At t = 0 only the normalisation of the normal density is there: the distance of x_0 from the mean is missing.": (
+        "At t = 0 the distance of x_0 from the mean is missing: only the normalisation of the density is there.": (
             lambda b: b.size / 2 * (LOG_2PI + log_beta)
         ),
         "In the normalisation at t = 0 the log of 2 pi is missing.": lambda b: b.first - b.size / 2 * LOG_2PI,
@@ -297,11 +307,15 @@ def _wrong_firsts(schedule: Schedule) -> Wrong:
         "The normalisation at t = 0 is added once for an image; every element has it.": (
             lambda b: b.first - (b.size - 1) / 2 * (LOG_2PI + log_beta)
         ),
-        "The factor 1/2 is missing in the squared distance at t = 0.": lambda b: b.first + b.start_errors[0] / (2 * beta),
+        "The factor 1/2 is missing in the squared distance at t = 0.": lambda b: (
+            b.first + b.start_errors[0] / (2 * beta)
+        ),
         "The squared distance at t = 0 is not divided by the variance.": (
             lambda b: b.first + b.start_errors[0] / 2 * (1 - 1 / beta)
         ),
-        "At t = 0 betas[0] is taken for the standard deviation; it is the variance.": lambda b: b.surprise(beta.square()),
+        "At t = 0 betas[0] is taken for the standard deviation; it is the variance.": lambda b: b.surprise(
+            beta.square()
+        ),
         "At t = 0 the variance is 1; it is betas[0].": lambda b: b.surprise(torch.ones(())),
         "At t = 0 the square root of betas[0] is taken for the variance; that is betas[0].": (
             lambda b: b.surprise(beta.sqrt())
