@@ -23,7 +23,7 @@ from .noise import Moments, expect_moments, expect_standard_normal
 from .runner import question
 from .test_2_3_diffusion import _ellipsis, _instead_of_labels, make
 
-MILD, STEEP = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6)
+MILD, STEEP, SHORT = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6), Schedule(0.05, 0.4, 3)
 LARGE = 1e8  # bits a dimension, where something was divided by all but 0; those of right code are below 1,000
 MOST_CALLS = 4  # at one step of one image
 DIVIDED_BY_ZERO = "Look at t = 0, where posterior_variance is 0: the term there is -log N(x_0; mean, betas[0])."
@@ -182,7 +182,7 @@ def test_bound_value(student: Student, draw: Draw) -> None:
 @question("3.7")
 def test_bound_whatever_is_drawn(student: Student, draw: Draw) -> None:
     """Where denoise_fn errs by the same amounts, the bound is the same, whatever noise is drawn; x_start stays."""
-    case = Case.drawn(draw, MILD, 3, 2, 4, 4)
+    case = Case.drawn(draw, SHORT, 4, 2, 4, 4)
     diffusion, seen = prepared(student, case)
     tensors = {"x_start": case.x_start, "y": case.y}
     observed = observe(diffusion.bits_per_dim, {"denoise_fn": seen.denoise_fn} | tensors, differentiate=False)
@@ -222,14 +222,14 @@ def expect_every_step(seen: Denoiser) -> None:
 @question("3.7")
 def test_bound_takes_every_step_once(student: Student, draw: Draw) -> None:
     """denoise_fn is called once for each t, in any order."""
-    for case in (Case.drawn(draw, MILD, 4, 3, 4, 4), Case.drawn(draw, STEEP, 1, 3, 4, 4)):
+    for case in (Case.drawn(draw, MILD, 4, 3, 4, 4), Case.drawn(draw, SHORT, 1, 3, 4, 4)):
         expect_every_step(case.bound_of(student)[1])
 
 
 @question("3.7")
 def test_bound_passes_the_labels_on(student: Student, draw: Draw) -> None:
     """denoise_fn gets the labels y at every step, as they were given."""
-    _, seen = Case.drawn(draw, MILD, 6, 3, 4, 4).bound_of(student)
+    _, seen = Case.drawn(draw, SHORT, 6, 3, 4, 4).bound_of(student)
     if not bool(seen.calls.any()):
         raise wrong("Your bound never called denoise_fn.")
     if seen.mislabelled:

@@ -18,7 +18,7 @@ def test_bound_of_other_sizes(student: Student, draw: Draw) -> None:
         Case.drawn(draw, schedule, *shape)
         for schedule, shape in [
             (Schedule(0.03, 0.2, 2), (3, 4, 5, 7)),
-            (Schedule(0.01, 0.1, 17), (5, 1, 1, 3)),
+            (Schedule(0.01, 0.1, 9), (5, 1, 1, 3)),
             (Schedule(0.4, 0.05, 6), (1, 2, 3, 1)),
         ]
     )
