@@ -249,7 +249,7 @@ class GaussianDiffusion(nn.Module):
         ############################ Your code here ############################
         # TODO(3.7): leave the bound in `nats`, of shape (B,): the divergence of q(x_T | x_0) from N(0, I), plus
         # for each t > 0 that of q(x_{t-1} | x_t, x_0) from p(x_{t-1} | x_t), which have the same variance, plus
-        # -log N(x_0; mean, betas[0]) at t = 0 with the mean of p there. x_t has fresh noise at every step.
+        # -log N(x_0; mean, betas[0]) at t = 0 with the mean of p there. Every x_t is made of x_start and fresh noise.
         ########################################################################
         raise NotImplementedError("3.7")
         ########################################################################

@@ -46,6 +46,7 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "FLOW_VELOCITY": "flow",
     "flow_times": "flow",
     "flow_points": "flow",
+    "bits_per_dim": "bound",
 }
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
