@@ -253,14 +253,14 @@ def expect_labels(seen: Recorder) -> None:
     if not seen.steps:
         raise wrong(NEVER_CALLED)
     for step, labels in zip(seen.steps, seen.labels, strict=True):
-        if instead := _instead_of_labels(labels, seen.y):
+        if instead := instead_of_labels(labels, seen.y):
             raise wrong(
                 "Your sampler did not pass the labels y on to denoise_fn as they are.",
                 f"At t = {step} it passes {instead}; pass on y itself, at every step.",
             )
 
 
-def _instead_of_labels(labels: object, right: Tensor) -> str:
+def instead_of_labels(labels: object, right: Tensor) -> str:
     """What the sampler passed where the labels belong; "" if it passed those."""
     if not isinstance(labels, Tensor):
         return "None" if labels is None else "something that is no tensor"

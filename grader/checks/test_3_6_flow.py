@@ -27,7 +27,7 @@ from .expect import (
 )
 from .explain import explain
 from .runner import question
-from .test_2_3_diffusion import _instead_of_labels
+from .test_2_3_diffusion import instead_of_labels
 
 FLOW_POINTS, FLOW_VELOCITY = form("FLOW_POINTS"), form("FLOW_VELOCITY")
 X, VELOCITY = 0, 1  # of what path returns
@@ -261,7 +261,7 @@ def test_flow_sampler_passes_the_labels_on(student: Student, draw: Draw) -> None
     if not seen.times:
         raise wrong(NEVER_CALLED)
     for n, labels in enumerate(seen.labels, start=1):
-        if instead := _instead_of_labels(labels, seen.y):
+        if instead := instead_of_labels(labels, seen.y):
             raise wrong(
                 "Your sampler did not pass the labels y on to velocity_fn as they are.",
                 f"In call {n} it passes {instead}; pass on y itself, in every call.",

@@ -21,7 +21,7 @@ from .draw import Draw
 from .expect import close, expect_all, expect_unchanged, numbers, tensor, wrong
 from .noise import Moments, expect_moments, expect_standard_normal
 from .runner import question
-from .test_2_3_diffusion import _ellipsis, _instead_of_labels, make
+from .test_2_3_diffusion import ellipsis, instead_of_labels, make
 
 MILD, STEEP, SHORT = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6), Schedule(0.05, 0.4, 3)
 LARGE = 1e8  # bits a dimension, where something was divided by all but 0; those of right code are below 1,000
@@ -106,7 +106,7 @@ class Denoiser:
         x = self._images(x, "The x that you pass to denoise_fn")
         steps = self._steps(t, len(x), "denoise_fn")
         images = self._order(y, len(x))
-        instead = _instead_of_labels(y, self.case.y[images])
+        instead = instead_of_labels(y, self.case.y[images])
         self.mislabelled = self.mislabelled or (instead and f"At t = {int(steps[0])} it passes {instead}")
         self.calls.index_put_((steps, images), torch.ones_like(steps), accumulate=True)
         if int(self.calls.max()) > MOST_CALLS:
@@ -209,7 +209,7 @@ def expect_every_step(seen: Denoiser) -> None:
     last = len(seen.calls) - 1
     missing, repeated = ((seen.calls == 0).any(1), (seen.calls > 1).any(1))
     parts = [
-        f"t = {_ellipsis(which.nonzero().flatten().tolist())} {what}"
+        f"t = {ellipsis(which.nonzero().flatten().tolist())} {what}"
         for which, what in ((missing, "left out"), (repeated, "repeated"))
         if bool(which.any())
     ]
