@@ -33,6 +33,7 @@ collect_ignore = [file for file, package in NEED.items() if find_spec(package) i
 torch.set_num_threads(1)
 QUESTIONS = {question.id: question for question in load()}
 EXACT = [question for question in QUESTIONS.values() if not question.needs]
+REQUIRED_POINTS, BONUS_POINTS = (sum(q.points for q in EXACT if q.optional == bonus) for bonus in (False, True))
 Graded = Callable[..., Result]
 
 

@@ -181,7 +181,7 @@ def test_the_full_grader_recomputes_the_public_score(
     bundle: Path, handout: Submission, solution: Submission, launcher: ZygoteLauncher, tmp_path: Path
 ) -> None:
     """Verdicts, messages and hints are the same to the letter; so then is every score."""
-    cases = [(solution, "1.,2.1,2.2,2.3")]
+    cases = [(solution, "1.,2.1,2.2,2.3,3.")]
     cases += [(filled(handout, filling.question, filling.blocks), filling.question) for filling in sample()]
     folders = [str(write(tmp_path / str(n), submission)) for n, (submission, _) in enumerate(cases)]
     wanted = json.dumps(list(zip(folders, [only for _, only in cases], strict=True)))

@@ -41,7 +41,7 @@ def test_the_solution_earns_every_point_at_every_seed(solution: Submission, grad
     """Each run fails with a probability below 1e-7: fewer than 100 statistics at 1e-9 or less each."""
     result = graded(solution, seed=seed)
     assert [check.message for q in result.questions for check in q.checks if check.status != "passed"] == []
-    assert result.score == result.max_score == 91
+    assert (result.score, result.max_score, result.bonus) == (111, 91, 20)
 
 
 def test_the_handout_earns_nothing_and_is_not_attempted(handout: Submission, graded: Graded) -> None:
@@ -61,9 +61,11 @@ def test_the_same_seed_gives_the_same_result(handout: Submission, graded: Graded
 # ---------------------------------------------------------------- rubric
 
 
-def test_rubric_and_checks_agree_and_the_parts_are_worth_30_and_70_points() -> None:
-    for part, points in (("1.", 30), ("2.", 70)):
-        assert sum(question.points for question in load() if question.id.startswith(part)) == points
+def test_rubric_and_checks_agree_and_the_parts_are_worth_30_and_70_points_and_a_bonus_of_20() -> None:
+    for part, points in (("1.", 30), ("2.", 70), ("3.", 20)):
+        questions = [question for question in load() if question.id.startswith(part)]
+        assert sum(question.points for question in questions) == points
+        assert {question.optional for question in questions} == {part == "3."}
     listed = [check for question in load() for check in checks_of(question)]
     assert len(listed) == len(load_checks())
 
@@ -212,12 +214,12 @@ def test_wrong_noise_is_explained(change: Callable[[Tensor], Tensor], says: str)
 BREAKS = {
     "betas": ("beta_start, beta_end, num_timesteps, dtype", "beta_start, 2 * beta_end, num_timesteps, dtype", "given_schedules", "betas"),
     "posterior_variance": ('"posterior_variance": betas *', '"posterior_variance": 2 * betas *', "given_schedules", "posterior_variance"),
-    "float32": ("num_timesteps, dtype=torch.float64)\n        alphas", "num_timesteps, dtype=torch.float16).double()\n        alphas", "given_schedules", "betas"),
+    "float32": ("beta_end, num_timesteps, dtype=torch.float64)", "beta_end, num_timesteps, dtype=torch.float16).double()", "given_schedules", "betas"),
     "predict_start": ("- extract(self.sqrt_recipm1", "+ extract(self.sqrt_recipm1", "given_reverse_step", "predict_start_from_noise"),
     "q_posterior": ("extract(self.posterior_mean_coef1, t, x.shape) * x_start", "extract(self.posterior_mean_coef1, t, x.shape) * x", "given_reverse_step", "q_posterior"),
     "posterior_shape": ("return mean, extract(self.posterior_variance, t, x.shape)", "return mean, self.posterior_variance[t]", "given_reverse_step", "variance of q_posterior"),
     "p_mean_variance": ("return self.q_posterior(x_start, x, t)", "return self.q_posterior(x_start.clamp(-1, 1), x, t)", "given_reverse_step", "p_mean_variance"),
-    "p_sample_noise": ("variance.sqrt() * torch", "variance * torch", "given_reverse_step", "p_sample"),
+    "p_sample_noise": ("not_last * variance.sqrt() * torch", "not_last * variance * torch", "given_reverse_step", "p_sample"),
     "p_sample_at_zero": ("not_last * variance.sqrt()", "(variance + 0.01).sqrt()", "given_reverse_step", "p_sample"),
 }  # fmt: skip
 

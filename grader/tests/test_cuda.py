@@ -14,7 +14,7 @@ from grader.engine.sandbox import CUDA_OPEN_FILES, Policy
 from grader.grading import grade
 from grader.submission import Submission
 
-from .conftest import EXACT, QUESTIONS, filled
+from .conftest import BONUS_POINTS, EXACT, QUESTIONS, REQUIRED_POINTS, filled
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
 
@@ -32,7 +32,7 @@ def on_cuda() -> Iterator[ZygoteLauncher]:
 def test_the_solution_passes_on_a_gpu_and_is_isolated(solution: Submission, on_cuda: ZygoteLauncher) -> None:
     result = grade(solution, EXACT, on_cuda, 0, call_seconds=60.0)
     assert [check.message for q in result.questions for check in q.checks if check.status != "passed"] == []
-    assert (result.score, result.device) == (91, "cuda")
+    assert (result.score, result.device) == (REQUIRED_POINTS + BONUS_POINTS, "cuda")
     assert result.isolation["summary"].startswith("strong")
 
 

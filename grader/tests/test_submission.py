@@ -11,7 +11,7 @@ from grader import blocks
 from grader.assignment import HANDOUT, given_files, student_files
 from grader.submission import Submission, SubmissionError, read
 
-from .conftest import Graded, by_id, filled, with_source, write
+from .conftest import BONUS_POINTS, REQUIRED_POINTS, Graded, by_id, filled, with_source, write
 
 REST = {
     "1.1": 7,
@@ -25,7 +25,16 @@ REST = {
 
 def test_student_and_given_files() -> None:
     assert student_files() == ["diffusion.py", "loss.py", "model.py", "train.py", "visualize.py"]
-    assert given_files() == ["dataset.py", "devices.py", "loop.py", "module.py", "recipes.py", "runs.py", "sample.py"]
+    assert given_files() == [
+        "dataset.py",
+        "devices.py",
+        "ldm.py",
+        "loop.py",
+        "module.py",
+        "recipes.py",
+        "runs.py",
+        "sample.py",
+    ]
 
 
 def no_class(source: str) -> str:
@@ -152,7 +161,7 @@ def test_a_planted_torch_is_not_taken_for_torch(solution: Submission, graded: Gr
     planted = with_source(solution, "torch.py", "raise SystemExit\n")
     planted = with_source(planted, "conftest.py", "raise SystemExit\n")
     planted = with_source(planted, "sitecustomize.py", "raise SystemExit\n")
-    assert graded(planted).score == 91
+    assert graded(planted).score == REQUIRED_POINTS + BONUS_POINTS
 
 
 def test_changes_outside_blocks_are_noted_with_their_lines(solution: Submission, tmp_path: Path) -> None:
@@ -175,7 +184,7 @@ def test_lost_rulers_are_noted_and_the_file_is_graded(solution: Submission, grad
     assert submission.notes == [
         "loss.py: the rulers around 1.2, 2.1a, 2.2a, 2.2b are gone; the file was graded as it is."
     ]
-    assert graded(submission).score == 91
+    assert graded(submission).score == REQUIRED_POINTS + BONUS_POINTS
 
 
 def test_odd_files_are_left_out_and_said(solution: Submission, tmp_path: Path) -> None:
