@@ -231,6 +231,8 @@ class Tree:
         if isinstance(change, LOOSE) and isinstance(node, cst.BaseExpression):
             inside = isinstance(self.parent(node), (*LOOSE, cst.ComparisonTarget, cst.Attribute, cst.Call))
             change = _atom(change) if inside or node.lpar else change
+        if isinstance(change, cst.Integer) and isinstance(self.parent(node), cst.Attribute):
+            change = _parenthesised(change)  # 1.clamp() is no Python
         if isinstance(change, cst.RemovalSentinel):
             return cst.ensure_type(self.module.deep_remove(node), cst.Module).code
         return cst.ensure_type(self.module.deep_replace(node, change), cst.Module).code
@@ -254,8 +256,10 @@ def dotted(node: cst.CSTNode | None) -> str:
 
 def _atom(node: cst.BaseExpression) -> cst.BaseExpression:
     """An expression that may stand anywhere: in parentheses, if it needs them."""
-    if not isinstance(node, LOOSE) or node.lpar:
-        return node
+    return node if not isinstance(node, LOOSE) or node.lpar else _parenthesised(node)
+
+
+def _parenthesised(node: cst.BaseExpression) -> cst.BaseExpression:
     return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
 
 

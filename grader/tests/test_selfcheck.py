@@ -69,6 +69,7 @@ def made(operator: str, code: str) -> list[str]:
         ("binary operator", "y = a * b", ["y = a / b", "y = a", "y = b"]),
         ("binary operator", "y = -(a - b)", ["y = -(a + b)", "y = -a", "y = -b"]),
         ("binary operator", "y = c / a**2", ["y = c * a**2", "y = c", "y = a**2", "y = c / (a * 2)", "y = c / a", "y = c / 2"]),
+        ("binary operator", "y = (1 - x).abs()", ["y = (1 + x).abs()", "y = (1).abs()", "y = x.abs()"]),
         ("comparison", "a < b", ["a <= b"]),
         ("comparison", "a >= b", ["a > b"]),
         ("comparison", "a == b", ["a != b"]),
