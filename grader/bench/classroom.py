@@ -13,6 +13,7 @@ from grader.submission import Submission, read
 from grader.tests.redteam import load_attacks
 
 RIGHT, WRONG = 0.75, 0.2  # shares of the answers to a question; the rest is not attempted
+AMBITIOUS = 0.1  # of the students, who answer optional questions too
 BROKEN = ("def f(:\n", "import no_such_package\n", "raise SystemExit\n", "x = 1 / 0\n")
 BROKEN_SHARE, HOSTILE_SHARE = 0.02, 0.01  # of the students
 COSTLY = ("exhausting",)  # attacks that use up memory or minutes: one of them would be all that is measured
@@ -22,20 +23,22 @@ def make_class(students: int, seed: int = 0) -> dict[str, dict[str, bytes]]:
     """What a class hands in: files by student, no two of them with the same contents."""
     draw, handout = random.Random(seed), read(HANDOUT)
     questions = [question for question in load() if not question.needs]
+    required, optional = ([q for q in questions if q.optional == bonus] for bonus in (False, True))
     fillings = {question.id: [f for f in load_bank() if f.question == question.id] for question in questions}
     made = {}
     for number in range(students):
-        submission = answered(handout, questions, fillings, draw)
+        submission, of_their_own = answered(handout, required, fillings, draw), random.Random(f"{seed} {number}")
+        if of_their_own.random() < AMBITIOUS:
+            submission = answered(submission, optional, fillings, of_their_own)
         files = spoiled(submission.sources, draw)
         made[f"student-{number:04}"] = files | {"loss.py": files["loss.py"] + f"# {number}\n".encode()}
     return made
 
 
 def answered(
-    handout: Submission, questions: Sequence[Question], fillings: Mapping[str, list[Filling]], draw: random.Random
+    submission: Submission, questions: Sequence[Question], fillings: Mapping[str, list[Filling]], draw: random.Random
 ) -> Submission:
-    """The handout, with most of its questions answered, and most of these right."""
-    submission = handout
+    """A submission with most of some questions answered, and most of these right."""
     for question in questions:
         share = draw.random()
         if share < RIGHT + WRONG:
