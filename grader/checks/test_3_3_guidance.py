@@ -167,7 +167,7 @@ def is_binomial(draw: Draw, what: str, hits: int, trials: int, probability: floa
 def test_drop_labels_each_on_its_own(student: Student, draw: Draw) -> None:
     """Each label is dropped with the probability, whatever its class and place, the other labels and other calls.
 
-    False-failure rate: at most 9.1e-10, at 28,800 labels.
+    False-failure rate: at most 9.1e-10, at 12,800 numbers.
     """
     drops = drop(student, draw)
     expect_no_shared_coin(drops)

@@ -243,7 +243,7 @@ def test_bound_passes_the_labels_on(student: Student, draw: Draw) -> None:
 def test_bound_draws_every_x(student: Student, draw: Draw) -> None:
     """Every x_t is drawn from q(x_t | x_0), with noise of its own at every step.
 
-    False-failure rate: at most 1e-10, at 18,432 numbers.
+    False-failure rate: at most 3e-10, at 18,432 numbers.
     """
     case = Case.drawn(draw, Schedule(0.05, 0.4, 6), 8, 3, 8, 8)
     found = []

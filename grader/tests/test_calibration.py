@@ -132,7 +132,7 @@ def test_checks_with_chance_in_them_state_the_rate_that_they_spend(
                 found[check.id] = float(stated[1])
             rates.clear()
             sizes.clear()
-    assert len(found) == 7
+    assert len(found) == 14
 
 
 # ---------------------------------------------------------------- the report

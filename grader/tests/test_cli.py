@@ -52,9 +52,9 @@ def without_times(data: dict) -> dict:
 def test_the_solution_scores_everything(run: Run, tmp_path: Path) -> None:
     done = run("grade", "solution", "--results", str(tmp_path / "r.json"), "--fail-under", "100")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Score: 100 of 100 points" in done.stdout
+    assert "Score: 100 of 100 points, and 20 of 20 points of the bonus" in done.stdout
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
-    assert (data["score"], data["max_score"], data["device"], data["notes"]) == (100, 100, "cpu", [])
+    assert (data["score"], data["max_score"], data["bonus"], data["device"], data["notes"]) == (120, 100, 20, "cpu", [])
     assert {question["status"] for question in data["questions"]} == {"passed"}
     assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
 
@@ -63,7 +63,8 @@ def test_the_handout_scores_nothing_and_that_is_no_error(run: Run, tmp_path: Pat
     done = run("grade", "--results", str(tmp_path / "r.json"))
     assert done.returncode == 0
     assert "Score: 0 of 100 points" in done.stdout
-    assert done.stdout.count("not attempted") == len(QUESTIONS)
+    assert done.stdout.count("not attempted") == sum(not question.optional for question in QUESTIONS.values())
+    assert "Not attempted, for a bonus of 20 points: 3.1a, 3.1b, 3.2, 3.3a" in done.stdout
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert {question["status"] for question in data["questions"]} == {"not_attempted"}
 

@@ -189,7 +189,7 @@ def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(so
         result = grade(solution, list(QUESTIONS.values()), launcher, 0)
     finally:
         launcher.close()
-    assert result.score == 100
+    assert result.score == 120
     assert result.isolation["summary"].startswith("strong")
     assert "sealed" in result.isolation["landlock"]
 

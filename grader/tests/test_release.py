@@ -18,12 +18,25 @@ from grader.rubric import load
 
 CONTRACT_NAMES = {  # what a student is told to use or to leave, in the handout's own text
     "kl_divergence", "z", "loss", "img", "t", "noise", "x_start", "elbo", "posterior", "x_reconst", "picture",
-    "discriminator_loss", "generator_loss",
+    "discriminator_loss", "generator_loss", "betas", "alphas_cumprod", "mean", "variance", "x", "velocity", "time", "decay",
+    "nats",
 }  # fmt: skip
-COMMON_NAMES = {"step", "hidden", "fake", "values"}  # given code uses them for things of its own
+COMMON_NAMES = {
+    "step",
+    "hidden",
+    "fake",
+    "values",
+    "scale",
+    "kept",
+    "terms",
+}  # given code uses them for things of its own
 COMMON_CODE = {  # given networks of Part 2, or given code that has nothing to do with the block, say it too
     "f", "shape[0]", "torch.exp", "x_start.shape", "self.encoder(x)", "self.decoder(z)", "nn.LeakyReLU(0.2)",
-    "nn.Flatten()", "nn.Sigmoid()", "-bound", "*self.x_shape", "-1", "self.net=nn.Sequential(",
+    "nn.Flatten()", "nn.Sigmoid()", "-bound", "*self.x_shape", "-1", "self.net=nn.Sequential(", ":-1", "1:", "return(", "else:",
+    "alphas_cumprod[:-1]", "variance.sqrt()", "len(x)", "(len(x),)", "len(x_start)", "(len(x_start),)",
+    "torch.randn_like(x_start)", "denoise_fn(x, y, t)", "self.q_posterior(x_start, x, t)", "(mean, variance)",
+    "self.p_mean_variance(denoise_fn, x, y, t)", "mean, variance = self.p_mean_variance(denoise_fn, x, y, t)",
+    "mean,variance=self.p_mean_variance(denoise_fn,x,y,t)",
 }  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from grader.assignment import SOLUTION, pristine, student_files
 from grader.bank import load_bank
 from grader.batch.similarity import MAX_SHOWN, MAX_TOKENS, similarity, tokens
 
+from .conftest import QUESTIONS
+
 Codes = dict[str, str]  # by question
 FILES = {question: file for file in student_files() for question in blocks.parse(pristine()[file])}
 STEP = """
@@ -51,12 +53,25 @@ def a_class(size: int, seed: int) -> dict[str, Codes]:
 
 def disguised(codes: Codes) -> Codes:
     """The same with other names, comments, spacing and line breaks."""
-    names = {name for code in codes.values() for name in re.findall(r"^\s*(?:self\.)?(\w+) = ", code, re.M)}
-    renamed = {q: re.sub(r"\w+", lambda m: f"my_{m[0]}" if m[0] in names else m[0], code) for q, code in codes.items()}
     return {
-        q: code.replace("\n", "  # as in the lecture\n\n").replace("(", "( ").replace(" * ", "*")
-        for q, code in renamed.items()
-    }
+        block: renamed(code, names_of([c for b, c in codes.items() if question_of(b) == question_of(block)]))
+        .replace("\n", "  # as in the lecture\n\n").replace("(", "( ").replace(" * ", "*")
+        for block, code in codes.items()
+    }  # fmt: skip
+
+
+def question_of(block: str) -> str:
+    """The question of a block: the one of its name, or the one before its letter."""
+    return block if block in QUESTIONS else block[:-1]
+
+
+def names_of(codes: list[str]) -> set[str]:
+    """What some code assigns to."""
+    return {name for code in codes for name in re.findall(r"^\s*(?:self\.)?(\w+) = ", code, re.M)}
+
+
+def renamed(code: str, names: set[str]) -> str:
+    return re.sub(r"\w+", lambda m: f"my_{m[0]}" if m[0] in names else m[0], code)
 
 
 def groups_of(students: dict[str, Codes]) -> list[tuple[str, ...]]:

@@ -27,13 +27,13 @@ from grader.oracle.guidance import GuidedGaussians
 def test_drop_labels_of_other_sizes(student: Student, draw: Draw) -> None:
     """One label a call, many of a thousand classes, and another null_label.
 
-    False-failure rate: at most 3e-10, at 12,800 labels.
+    False-failure rate: at most 3e-10, at 6,000 numbers.
     """
     many = draw.integers(1000, 12_000)
     cases: list[dict[str, Any]]
     cases = [{"y": draw_labels(draw, 0, 1), "null_label": 0, "probability": 0.35} for _ in range(400)]
     cases += [{"y": many[n : n + 6000], "null_label": 1000, "probability": p} for n, p in ((0, 0.03), (6000, 0.95))]
-    cases += [{"y": many[:200], "null_label": 5000, "probability": p} for p in (0.0, 1.0)]
+    cases += [{"y": many[:8], "null_label": 5000, "probability": p} for p in (0.0, 1.0)]
     results = call_each(student.diffusion.drop_labels, cases)
     dropped = [expect_dropped(got, case["y"], case["null_label"]) for got, case in zip(results, cases, strict=True)]
     for gone, probability in [(torch.cat(dropped[:400]), 0.35), (dropped[400], 0.03), (dropped[401], 0.95)]:
