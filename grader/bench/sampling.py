@@ -1,4 +1,7 @@
-"""What samplers cost beyond the network: ours, a bare loop of forward passes, and a well-known library's, in one run.
+"""What samplers cost beyond the network: ours, and a well-known library's with the same network, in one run.
+
+Everything but the forward passes is timed with a network that costs nothing, and set against a bare loop of as many
+forward passes of the UNet: the difference of two long times would drown in their noise. Whole samplers are timed too.
 
 The library is diffusers, which nothing else needs: install it into the environment first.
 """
@@ -18,45 +21,34 @@ from grader.figures.measure import solution
 
 BATCH, STEPS, NUM_TIMESTEPS = 64, 50, 1000
 SHAPE = (BATCH, 3, 8, 8)
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 Sampler = Callable[[], Tensor]
 
 
-def make_samplers(device: torch.device) -> dict[str, Sampler]:
-    """Samplers of 64 latents in STEPS steps, by name: the default UNet, with the schedules of the assignment."""
-    torch.manual_seed(0)
-    unet = solution("model").UNet().to(device).eval()
-    y, x = torch.arange(BATCH, device=device) % 10, torch.randn(SHAPE, device=device)
-    module = solution("diffusion")
+def make_samplers(network: Network, x: Tensor, y: Tensor) -> dict[str, Sampler]:
+    """Samplers of latents from x (BATCH, 3, 8, 8) and labels y (BATCH,) in STEPS steps, by name."""
+    module, device = solution("diffusion"), x.device
     short = module.GaussianDiffusion(betas=module.linear_betas(STEPS)).to(device)
     whole = module.GaussianDiffusion().to(device)
     steps = solution("ldm").spaced_steps(NUM_TIMESTEPS, STEPS).to(device)
     flow = module.RectifiedFlow()
-    t = torch.full((BATCH,), STEPS, device=device)
-
-    def bare() -> Tensor:
-        for _ in range(STEPS):
-            predicted = unet(x, y, t)
-        return predicted
-
     samplers = {
-        "bare loop of forward passes": bare,
-        "DDPM": lambda: short.sample(unet, SHAPE, y),
-        "DDIM": lambda: whole.ddim_sample(unet, x, y, steps),
-        "flow, Euler": lambda: flow.sample(unet, x, y, STEPS),
+        "DDPM": lambda: short.sample(network, SHAPE, y),
+        "DDIM": lambda: whole.ddim_sample(network, x, y, steps),
+        "flow, Euler": lambda: flow.sample(network, x, y, STEPS),
     }
-    return samplers | librarys_samplers(unet, x, y)
+    return samplers | librarys_samplers(network, x, y)
 
 
-def librarys_samplers(unet: Any, x: Tensor, y: Tensor) -> dict[str, Sampler]:
-    """The same network driven by diffusers' schedulers; nothing where it is not installed, which is said."""
+def librarys_samplers(network: Network, x: Tensor, y: Tensor) -> dict[str, Sampler]:
+    """The same network driven by diffusers' schedulers; nothing where it is not installed."""
     try:
         from diffusers import DDIMScheduler, DDPMScheduler
     except ImportError:
-        print("diffusers is not installed: pip install diffusers, to compare with its schedulers.")
         return {}
-    ends = {"beta_start": 1e-4, "beta_end": 2e-2, "clip_sample": False}
     scale = NUM_TIMESTEPS / STEPS
-    short = {"beta_start": 1e-4 * scale, "beta_end": 2e-2 * scale, "clip_sample": False}
+    short = DDPMScheduler(STEPS, beta_start=1e-4 * scale, beta_end=2e-2 * scale, clip_sample=False)
+    whole = DDIMScheduler(NUM_TIMESTEPS, beta_start=1e-4, beta_end=2e-2, clip_sample=False)
 
     def loop(scheduler: Any) -> Sampler:
         scheduler.set_timesteps(STEPS, device=x.device)
@@ -64,24 +56,37 @@ def librarys_samplers(unet: Any, x: Tensor, y: Tensor) -> dict[str, Sampler]:
         def sample() -> Tensor:
             img = x
             for step in scheduler.timesteps:
-                img = scheduler.step(unet(img, y, step.repeat(BATCH)), step, img).prev_sample
+                img = scheduler.step(network(img, y, step.repeat(BATCH)), step, img).prev_sample
             return img
 
         return sample
 
-    return {
-        "DDPM, diffusers": loop(DDPMScheduler(STEPS, **short)),
-        "DDIM, diffusers": loop(DDIMScheduler(NUM_TIMESTEPS, **ends)),
-    }
+    return {"DDPM, diffusers": loop(short), "DDIM, diffusers": loop(whole)}
 
 
-def seconds_of(sampler: Sampler, device: torch.device) -> float:
-    """How long a sampler takes."""
-    started = time.perf_counter()
-    sampler()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+def bare_loop(network: Network, x: Tensor, y: Tensor) -> Sampler:
+    """As many forward passes as a sampler makes, and nothing else."""
+    t = torch.full((BATCH,), STEPS, device=x.device)
+
+    def passes() -> Tensor:
+        for _ in range(STEPS):
+            predicted = network(x, y, t)
+        return predicted
+
+    return passes
+
+
+def seconds_of(samplers: dict[str, Sampler], device: torch.device, rounds: int) -> dict[str, list[float]]:
+    """How long each takes, in turns, after a first time that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in samplers}
+    for _ in range(rounds + 1):
+        for name, sampler in samplers.items():
+            started = time.perf_counter()
+            sampler()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times[name].append(time.perf_counter() - started)
+    return {name: found[1:] for name, found in times.items()}
 
 
 @torch.no_grad()
@@ -89,18 +94,20 @@ def main(
     rounds: Annotated[int, typer.Option(help="How often each sampler is timed, in turns.")] = 15,
     device: Annotated[str, typer.Option(help="Where to sample.")] = "auto",
 ) -> None:
-    """Print the median time of each sampler, and the median of its ratio to the bare loop in the same round."""
+    """Print for each sampler what it costs beyond the network, and what it takes with the network."""
     where = solution("devices").choose_device(device)
-    samplers = make_samplers(where)
-    for sampler in samplers.values():
-        sampler()
-    times = [{name: seconds_of(sampler, where) for name, sampler in samplers.items()} for _ in range(rounds)]
-    bare = next(iter(samplers))
-    print(f"{BATCH} latents in {STEPS} steps on {where}:")
-    for name in samplers:
-        median = statistics.median(one[name] for one in times)
-        over = statistics.median(one[name] / one[bare] - 1 for one in times)
-        print(f"  {name:28} {1000 * median:8.1f} ms{'' if name == bare else f'  {over:+.1%} of the bare loop'}")
+    torch.manual_seed(0)
+    unet = solution("model").UNet().to(where).eval()
+    y, x = torch.arange(BATCH, device=where) % 10, torch.randn(SHAPE, device=where)
+    free = seconds_of(make_samplers(lambda x, y, t: x, x, y), where, rounds)
+    whole = seconds_of({"bare": bare_loop(unet, x, y)} | make_samplers(unet, x, y), where, rounds)
+    bare = statistics.median(whole.pop("bare"))
+    print(f"{BATCH} latents in {STEPS} steps on {where}: {1000 * bare:.0f} ms of forward passes. Beyond them:")
+    for name, seconds in free.items():
+        alone, together = statistics.median(seconds), statistics.median(whole[name])
+        print(f"  {name:16} {1000 * alone:6.1f} ms, {alone / bare:.1%}; with the network {1000 * together:.0f} ms")
+    if "DDPM, diffusers" not in free:
+        print("diffusers is not installed: pip install diffusers, to compare with its schedulers.")
 
 
 if __name__ == "__main__":
