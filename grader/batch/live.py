@@ -71,7 +71,7 @@ def table(newest: deque[tuple[str, dict[str, Any]]]) -> Table:
     for student, result in newest:
         amiss = Text(", ").join(
             Text(f"{question['id']} {question['status'].replace('_', ' ')}", COLOURS.get(question["status"], "red"))
-            for question in result["questions"]
+            for question in shown_of(result)
             if question["status"] != "passed"
         )
         score = f"{number(result['score'])} of {number(result['max_score'])}"
@@ -87,4 +87,10 @@ def who(students: list[str]) -> str:
 
 def gravest(result: dict[str, Any]) -> str:
     """The gravest status of a result's questions."""
-    return max((question["status"] for question in result["questions"]), key=STATUSES.index)
+    return max((question["status"] for question in shown_of(result)), key=STATUSES.index)
+
+
+def shown_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The questions less the optional ones that were not attempted; those too where there are no others."""
+    questions: list[dict[str, Any]] = result["questions"]
+    return [q for q in questions if not q.get("optional") or q["status"] != "not_attempted"] or questions

@@ -39,6 +39,16 @@ def test_a_terminal_shows_the_newest_results_and_a_file_the_bar_alone() -> None:
     assert "2/2" in quiet
 
 
+def test_optional_questions_that_were_left_alone_are_not_amiss() -> None:
+    every = result(10, a="passed", b="not_attempted", c="wrong")
+    for question in every["questions"][1:]:
+        question["optional"] = True
+    last = seen(True, [("k1", every)], {"anna": "k1"}).rpartition("student")[2]
+    assert ("c wrong" in last, "b not attempted" in last) == (True, False)
+    del every["questions"][2]
+    assert "passed 1" in seen(True, [("k1", every)], {"anna": "k1"})
+
+
 def test_few_lines_are_shown_however_many_there_are() -> None:
     many = [(f"k{n}", result(n, a="passed")) for n in range(10)]
     students = {f"student-{n}": f"k{n}" for n in range(10)} | {f"twin-{n}": "k9" for n in range(5)}
