@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 TAB, ENTER = "\ue004", "\ue007"
+LOAD_SECONDS = 20.0
 
 
 class Browser:
@@ -54,6 +56,9 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.devtools("Emulation.setEmulatedMedia", media="", features=features)
         self._ask("/url", {"url": page.as_uri()})
+        deadline = time.monotonic() + LOAD_SECONDS  # a busy machine may answer before the page is whole
+        while self.run("return document.readyState") != "complete" and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What the body of a function, JavaScript, returns."""
