@@ -86,7 +86,8 @@ class Result:
     @property
     def invitation(self) -> str:
         """What there is to earn by the questions that are not `shown`, as a sentence; "" if there are none."""
-        left = [question for question in self.questions if question not in self.shown]
+        alone = [question for question in self.questions if question.left_alone]
+        left = alone if len(alone) < len(self.questions) else []
         ids, points = ", ".join(question.id for question in left), number(sum(question.max_score for question in left))
         return f"Not attempted, for a bonus of {points} points: {ids}." if left else ""
 
