@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Failure, Remote, Student, Unusable, call_each, observe
+from grader.engine.student import Built, Remote, Student, Unusable, call_each, observe
 from grader.oracle.answers import form
 from grader.oracle.statistics import rare_event_bounds
 
 from .draw import Draw
-from .expect import close, expect_all, expect_unchanged, tensor, wrong
+from .expect import close, expect_all, expect_unchanged, on_one_device, tensor, wrong
 from .noise import RATE, rated, used_between
 from .runner import question
 
@@ -35,16 +35,10 @@ def on_meta(student: Student, tensor_of: Remote, argument: Any) -> Built:
 
 def expect_on_its_device(function: Remote, *arguments: Any) -> None:
     """Expect that a call with tensors on another device makes its own tensors there, and its result."""
-    try:
-        result = function(*arguments)
-    except Failure as failure:
-        if "on the expected device" in failure.message:
-            raise wrong(f"With its arguments on another device your code fails. {failure.message}", HERE) from None
-        if not any(word in failure.message.lower() for word in NOT_TOLD):
-            raise
-        return
-    if not isinstance(result, Unusable):
-        raise wrong("With its arguments on another device the result is not there.", HERE)
+    untold = lambda message: any(word in message.lower() for word in NOT_TOLD)  # noqa: E731
+    with on_one_device("its arguments on another device your code", HERE, untold):
+        if not isinstance(function(*arguments), Unusable):
+            raise wrong("With its arguments on another device the result is not there.", HERE)
 
 
 # ---------------------------------------------------------------- 3.3a

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Failure, Remote, Student, observe
+from grader.engine.student import Built, Remote, Student, observe
 from grader.oracle.answers import form
 from grader.oracle.diffusion import Schedule
 
 from .draw import Draw
-from .expect import close, expect_all, expect_unchanged, numbers, tensor, wrong
+from .expect import close, expect_all, expect_unchanged, numbers, on_one_device, tensor, wrong
 from .noise import Moments, expect_moments, expect_standard_normal
 from .runner import question
 from .test_2_3_diffusion import ellipsis, instead_of_labels, make
@@ -325,11 +325,7 @@ def test_bound_stays_on_its_device(student: Student, draw: Draw) -> None:
     diffusion.q_sample = there.addcmul  # x_start + t noise: it wants all three in one place
     x_start = Built(there.Tensor.to, {"images": Built(there.zeros, {"shape": (4, 3, 4, 4)}), "device": "meta"})
     y = Built(there.Tensor.to, {"labels": Built(there.arange, {"end": 4}), "device": "meta"})
-    try:
+    hint = "Make tensors where the data are: device=x_start.device."
+    every_other = lambda message: True  # noqa: E731  it is the business of the other checks
+    with on_one_device("the model and the data on another device your bound", hint, every_other):
         diffusion.bits_per_dim(there.addcmul, x_start, y)  # x + y t
-    except Failure as failure:  # of any other kind it is the business of the other checks
-        if "on the expected device" in failure.message:
-            raise wrong(
-                f"With the model and the data on another device your bound fails. {failure.message}",
-                "Make tensors where the data are: device=x_start.device.",
-            ) from None
