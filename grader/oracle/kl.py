@@ -32,6 +32,11 @@ def at_least(nats: float) -> Formula:
     return batch_mean(lambda mu, logvar: per_variable(mu, logvar).clamp_min(nats))
 
 
+def at_least_by_image(nats: float) -> Formula:
+    """Every image counts with at least some nats."""
+    return lambda mu, logvar: per_variable(mu, logvar).flatten(1).sum(1).clamp_min(nats).mean()
+
+
 def last_two_axes(mu: Tensor, logvar: Tensor) -> Tensor:
     """Sum over the last two axes but the first, mean over the others."""
     values = per_variable(mu, logvar)
@@ -111,9 +116,14 @@ KL = ClosedForm(
             lambda mu, logvar: kl_standard_normal(mu, logvar) / math.log(2)
         ),
         "The loss is zero.": lambda mu, logvar: torch.zeros((), dtype=mu.dtype),
+        # of one variable the two are the same, so that the first must be true of both
         **{
-            f"Every latent variable counts with at least {nats:g} nats (free bits); it is to count as it is.": (
-                at_least(nats)
+            f"Less than {nats:g} nats count as {nats:g} (free bits); a divergence is to count as it is.": at_least(nats)
+            for nats in FREE_NATS
+        },
+        **{
+            f"Every image counts with at least {nats:g} nats (free bits); it is to count as it is.": (
+                at_least_by_image(nats)
             )
             for nats in FREE_NATS
         },
