@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from grader.engine.text import printable
-from grader.report.result import STATUSES, number
+from grader.report.result import STATUSES, Result, number
 
 NEWEST = 8
 NAMES = 3  # of students who handed in the same
@@ -31,7 +31,7 @@ def live(total: int, students: Mapping[str, str], console: Console) -> Iterator[
         students: keys of results, by student.
         console: where to show it.
     """
-    bar, newest, ended = make_bar(console), deque[tuple[str, dict[str, Any]]](maxlen=NEWEST), Counter[str]()
+    bar, newest, ended = make_bar(console), deque[tuple[str, Result]](maxlen=NEWEST), Counter[str]()
     task = bar.add_task("", total=total, rate="", ended="")
     names: dict[str, list[str]] = {}
     for student, key in students.items():
@@ -42,7 +42,8 @@ def live(total: int, students: Mapping[str, str], console: Console) -> Iterator[
 
     with Live(console=console, get_renderable=show, refresh_per_second=4):
 
-        def tell(key: str, result: dict[str, Any]) -> None:
+        def tell(key: str, fields: dict[str, Any]) -> None:
+            result = Result.from_fields(fields)
             newest.append((who(names.get(key, [])), result))
             ended[gravest(result)] += 1
             counts = ", ".join(f"{name.replace('_', ' ')} {ended[name]}" for name in STATUSES if ended[name])
@@ -65,17 +66,17 @@ def make_bar(console: Console) -> Progress:
     )
 
 
-def table(newest: deque[tuple[str, dict[str, Any]]]) -> Table:
+def table(newest: Iterable[tuple[str, Result]]) -> Table:
     """The newest results, the last one at the bottom."""
     shown = Table("student", "score", "seconds", "questions that are not right", box=None, pad_edge=False, expand=True)
     for student, result in newest:
         amiss = Text(", ").join(
-            Text(f"{question['id']} {question['status'].replace('_', ' ')}", COLOURS.get(question["status"], "red"))
-            for question in shown_of(result)
-            if question["status"] != "passed"
+            Text(f"{question.id} {question.status.replace('_', ' ')}", COLOURS.get(question.status, "red"))
+            for question in result.shown
+            if question.status != "passed"
         )
-        score = f"{number(result['score'])} of {number(result['max_score'])}"
-        shown.add_row(Text(student), score, f"{result['seconds']:.1f}", amiss or Text("none", "green"))
+        score = f"{number(result.score)} of {number(result.max_score)}"
+        shown.add_row(Text(student), score, f"{result.seconds:.1f}", amiss or Text("none", "green"))
     return shown
 
 
@@ -85,12 +86,6 @@ def who(students: list[str]) -> str:
     return printable(", ".join(students[:NAMES]) + (f" and {more} more" if more > 0 else ""))
 
 
-def gravest(result: dict[str, Any]) -> str:
-    """The gravest status of a result's questions."""
-    return max((question["status"] for question in shown_of(result)), key=STATUSES.index)
-
-
-def shown_of(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The questions less the optional ones that were not attempted; those too where there are no others."""
-    questions: list[dict[str, Any]] = result["questions"]
-    return [q for q in questions if not q.get("optional") or q["status"] != "not_attempted"] or questions
+def gravest(result: Result) -> str:
+    """The gravest status of the questions that are shown."""
+    return max((question.status for question in result.shown), key=STATUSES.index)

@@ -84,7 +84,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class QuestionSummary:
-    """One question in a class; those whom the grader failed are left out of all rates.
+    """One question in a class. Rates leave out whom the grader failed, and who left a bonus alone.
 
     Attributes:
         id, title, max_score, optional: of the question.
@@ -208,7 +208,8 @@ class ClassSummary:
         """The numbers of one question."""
         cells = [(row, row.cells[question]) for row in self.rows if question in row.cells]
         counts = Counter(cell.status for _, cell in cells)
-        valid = [(row, cell) for row, cell in cells if cell.status != OURS]
+        aside = {OURS, "not_attempted"} if self.optional[question] else {OURS}
+        valid = [(row, cell) for row, cell in cells if cell.status not in aside]
         passed = [cell.status == "passed" for _, cell in valid]
         rest = [(row.score or 0.0) - cell.score for row, cell in valid]
         reasons = [reason for (of, _), reason in self._reasons.items() if of == question]

@@ -91,7 +91,17 @@ def test_the_page_of_a_class_leaves_out_what_nobody_attempted(tmp_path: Path) ->
     page = (tmp_path / "index.html").read_text("utf-8")
     assert ("Title of 3.1" in page, "Title of 3.2" in page) == (True, False)
     assert (summary.max_score, summary.scores) == (4, [4, 6])
-    assert page.count("<dt>bonus</dt>") == 1
+    assert page.count("<dt>bonus</dt>") == page.count("<dt>passed of those who tried</dt>") == 1
+
+
+def test_who_left_a_bonus_alone_counts_in_no_rate_of_it() -> None:
+    summary = ClassSummary()
+    for name in ("none attempted", "some right", "one wrong"):
+        summary.add(Entry(name, name), RESULTS[name][0])
+    bonus, required = summary.question("3.1"), summary.question("2.1a")
+    assert (bonus.passed, bonus.graded, bonus.median) == (1, 2, 1)
+    assert bonus.counts == {"passed": 1, "not_attempted": 1, "wrong": 1}
+    assert (required.passed, required.graded) == (3, 3)
 
 
 def test_a_question_is_optional_where_the_rubric_says_so() -> None:
