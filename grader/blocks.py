@@ -10,14 +10,17 @@ import io
 import re
 import textwrap
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 OPENING = re.compile(r"[ \t]*#{8,}[ \t]*your code here[ \t]*#{8,}[ \t]*", re.IGNORECASE)
 RULER = re.compile(r"[ \t]*#{20,}[ \t]*")
 COMMENT = re.compile(r"[ \t]*#.*")
 TODO = re.compile(r"[ \t]*#[ \t]*TODO\((?P<question>[\w.]+)\).*")
 PLACEHOLDER = re.compile(r"(pass|\.\.\.|raise NotImplementedError(\(.*\))?)\s*(#.*)?")
+KEPT = 64  # files of which blocks are remembered: those of the handout, and of some submissions
 LAYOUT_TOKENS = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.ENDMARKER}
 
 
@@ -43,7 +46,8 @@ def split_lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def parse(text: str) -> dict[str, Block]:
+@lru_cache(KEPT)
+def parse(text: str) -> Mapping[str, Block]:
     """Blocks of a file by question, in order. What is not a whole block is not in it."""
     lines = split_lines(text)
     found: dict[str, Block] = {}
@@ -53,7 +57,7 @@ def parse(text: str) -> dict[str, Block]:
         at = block.end + 1 if block else at + 1
         if block and block.question not in found:
             found[block.question] = block
-    return found
+    return MappingProxyType(found)
 
 
 def _block_at(lines: list[str], opening: int) -> Block | None:
@@ -87,11 +91,13 @@ def fill(text: str, question: str, code: str) -> str:
     return "\n".join([*lines[: block.start], body, *lines[block.end :]])
 
 
+@lru_cache(KEPT)
 def empty(text: str) -> str:
     """`text` with the body of every block replaced by `raise NotImplementedError("<question>")`."""
-    for question in parse(text):
-        text = fill(text, question, f'raise NotImplementedError("{question}")')
-    return text
+    lines = split_lines(text)
+    for question, block in reversed(list(parse(text).items())):
+        lines[block.start : block.end] = [f'{block.indent}raise NotImplementedError("{question}")']
+    return "\n".join(lines)
 
 
 def changed_outside(submitted: str, handout: str) -> tuple[int, int] | None:

@@ -138,7 +138,8 @@ def _outside_note(submission: Submission, file: str) -> str | None:
     if text is None:
         return f"{file} is missing."
     handout = pristine()[file]
-    lost = [question for question in blocks.parse(handout) if question not in blocks.parse(text)]
+    found = blocks.parse(text)
+    lost = [question for question in blocks.parse(handout) if question not in found]
     if lost:
         return f"{file}: the rulers around {', '.join(lost)} are gone; the file was graded as it is."
     changed = blocks.changed_outside(text, handout)

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any
 
 from grader.assignment import REPOSITORY, pristine
-from grader.rubric import load, seen_by, select
+from grader.rubric import Question, load, seen_by, select
 
 from .entry import Entry
 from .store import PICTURES, Store
@@ -118,6 +118,12 @@ def _begin(device: str) -> None:
     torch.set_num_threads(1)
 
 
+@cache
+def _questions(settings: Settings) -> list[Question]:
+    """What to grade."""
+    return select(seen_by(load(), settings.audience), settings.only)
+
+
 def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any]:
     """Grade one submission.
 
@@ -130,7 +136,7 @@ def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any
 
     if _launcher is None:
         _begin(settings.device)
-    questions = select(seen_by(load(), settings.audience), settings.only)
+    questions = _questions(settings)
     submission = from_files("", files)
     result = grade(submission, questions, _launcher, settings.seed, training=settings.training)
     shown = strips(result.exhibits)
