@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -16,6 +18,9 @@ from grader.oracle.quality import Quality
 
 from .measure import Judge, pictures, rows, solution
 from .plan import DATASETS, GAN_WEIGHTS, KL_WEIGHTS, LDM_KL_WEIGHT, SECONDS, Planned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 EPOCHS_SHOWN = 4
@@ -48,6 +53,21 @@ class Page:
         """Add a picture, written to <name>.png."""
         image.save(self.out / f"{name}.png", optimize=True)
         self.text(f"![{caption}]({name}.png)", "", f"*{caption}*")
+
+    @contextmanager
+    def plot(self, name: str, caption: str, height: float = 3.2) -> Iterator[Axes]:
+        """Add a picture of curves that are drawn on the axes given; 700 pixels wide, `height` in hundreds of them."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, height), dpi=100, layout="constrained")
+        axes = figure.subplots()
+        yield axes
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False)
+        with io.BytesIO() as file:
+            figure.savefig(file, format="png")
+            with Image.open(file) as image:
+                self.picture(name, image.convert("RGB"), caption)
 
     def write(self) -> Path:
         """Write the page. Returns its path."""
@@ -103,24 +123,10 @@ def quality_cells(found: Quality) -> list[str]:
 
 def draw_curves(page: Page, name: str, curves: dict[str, tuple[list[float], list[float]]], label: str) -> None:
     """Add a picture of curves: steps and values by name."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.2), dpi=100, layout="constrained")
-    for curve, (x, y) in curves.items():
-        axes.plot(x, y, label=curve, linewidth=1.2)
-    axes.set_xlabel("step")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    path = page.out / f"{name}.png"
-    figure.savefig(path)
-    pyplot.close(figure)
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
-    page.picture(name, picture, f"{label}, by step of training")
+    with page.plot(name, f"{label}, by step of training") as axes:
+        for curve, (x, y) in curves.items():
+            axes.plot(x, y, label=curve, linewidth=1.2)
+        axes.set(xlabel="step", ylabel=label)
 
 
 def column(numbers: list[dict[str, float]], name: str) -> tuple[list[float], list[float]]:

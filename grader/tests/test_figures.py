@@ -78,7 +78,7 @@ def test_the_page_of_part_3_compares_what_was_measured(
     assert text.count("| 1.5 |") == len(shown) == 4
     for row in ("DDPM, 1000 steps | 10 |", "DDIM, 4 steps | 4 |", "flow, Heun, 2 steps | 3 |", "| 7.5 | 8 |"):
         assert text.count(row) == 1, row
-    assert text.count("| yes |") + text.count("| no |") == 5
+    assert len(re.findall(r"\| (yes|no)(, within what draws differ by)? \|", text)) == 5
     assert "nan" not in text
     assert "python train.py ldm --dataset mnist --vae runs/vae-mnist-kl-1e-6 --schedule cosine" in text
     measured = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/quality.json")}
@@ -100,6 +100,16 @@ def test_the_committed_page_is_whole() -> None:
     pictures = [name for page in (SOLUTION / "report").glob("*.md") for name in pictures_on(page)]
     assert pictures
     assert {path.name for path in (SOLUTION / "report").glob("*.png")} == set(pictures)
+
+
+def test_what_holds_is_said_with_how_far_draws_differ() -> None:
+    assert part_3.verdict([1.0, 1.1], [1.2, 1.3], 1.0) == "yes"
+    assert part_3.verdict([1.0, 1.25], [1.2, 1.3], 1.0) == "yes, within what draws differ by"
+    assert part_3.verdict([1.2, 1.4], [1.1, 1.3], 1.0) == "no, within what draws differ by"
+    assert part_3.verdict([1.2, 1.4], [1.1], 1.15) == "no, within what draws differ by"
+    assert part_3.verdict([1.3, 1.4], [1.0, 1.1], 1.15) == "no"
+    assert part_3.spread_of([10.0, 20.04]) == "15.0 (10.0 to 20.0)"
+    assert part_3.spread_of([10.0]) == "10.0"
 
 
 def test_pieces(tmp_path: Path) -> None:
