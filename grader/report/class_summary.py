@@ -84,7 +84,8 @@ class Reason:
 
 @dataclass(frozen=True)
 class QuestionSummary:
-    """One question in a class. Rates leave out whom the grader failed, and who left a bonus alone.
+    """One question in a class. Rates leave out whom the grader failed, who left a bonus alone, and all if
+    nobody was asked.
 
     Attributes:
         id, title, max_score, optional: of the question.
@@ -171,7 +172,7 @@ class ClassSummary:
 
     def _cell(self, number: int, question: QuestionResult) -> Cell:
         """A question of a row; its reasons and signs are kept on the way."""
-        first, signed = "", set()
+        first, signed, told = "", set(), set()
         for check in question.checks:
             if check.status in FINE:
                 continue
@@ -180,9 +181,9 @@ class ClassSummary:
             if check.status == OURS:
                 self._sign(OURS, number, question.id, check.message)
                 continue
-            students = self._reasons.setdefault((question.id, key), Reason(self._once(text), [])).students
-            if students[-1:] != [number]:
-                students.append(number)
+            if (same := NUMBERS.sub("0", key)) not in told:  # checks say the same of inputs of their own
+                told.add(same)
+                self._reasons.setdefault((question.id, key), Reason(self._once(text), [])).students.append(number)
             if check.status != "wrong" and check.status not in signed:
                 signed.add(check.status)
                 self._sign(check.status, number, question.id, gist(check))
@@ -208,7 +209,8 @@ class ClassSummary:
         """The numbers of one question."""
         cells = [(row, row.cells[question]) for row in self.rows if question in row.cells]
         counts = Counter(cell.status for _, cell in cells)
-        aside = {OURS, "not_attempted"} if self.optional[question] else {OURS}
+        aside = {OURS} | ({"not_attempted"} if self.optional[question] else set())
+        aside |= {"skipped"} if set(counts) == {"skipped"} else set()
         valid = [(row, cell) for row, cell in cells if cell.status not in aside]
         passed = [cell.status == "passed" for _, cell in valid]
         rest = [(row.score or 0.0) - cell.score for row, cell in valid]

@@ -127,12 +127,28 @@ def test_a_question_in_a_class() -> None:
     }
 
 
+def test_who_was_not_asked_has_not_failed() -> None:
+    left_out = summary_of([result_of({"1.6a": "skipped"})] * 2).question("1.6a")
+    assert (left_out.graded, left_out.passed, left_out.median) == (0, 0, None)
+    waiting = summary_of([result_of({"1.6a": "skipped"}), result_of({"1.6a": "passed"})]).question("1.6a")
+    assert (waiting.graded, waiting.passed, waiting.median) == (2, 1, 2.5)
+
+
 def test_reasons_are_the_same_where_only_numbers_differ() -> None:
     check = CheckResult("2.1a/a", "A check", "wrong", 0, 1, "With mu = -0.5 of shape (3, 4) it is 1e-3.", "", 0.1, "ta")
     assert reason_of(check)[0] == reason_of(replace(check, message="With mu = 7 of shape (5,) it is 2."))[0]
     assert reason_of(check)[0] != reason_of(replace(check, message="With logvar = 7 of shape (5,) it is 2."))[0]
     assert reason_of(replace(check, hint="Mind 2."))[0] != reason_of(replace(check, hint="Mind 3."))[0]
     assert reason_of(replace(check, message=""))[1] == "wrong"
+
+
+def test_what_checks_say_of_one_mistake_with_other_numbers_counts_once() -> None:
+    one = result_of({"2.1a": "wrong"}, "784 numbers come out; z_dim is 5.")
+    check = one.questions[0].checks[0]
+    more = [replace(check, hint="784 numbers come out; z_dim is 7."), replace(check, hint="Another one.")]
+    several = replace(one, questions=[replace(one.questions[0], checks=[check, *more])])
+    found = [(reason.text, reason.students) for reason in summary_of([several, one]).question("2.1a").reasons]
+    assert found == [(check.hint, [0, 1]), ("Another one.", [0])]
 
 
 def test_what_the_sandbox_refused_is_found() -> None:
