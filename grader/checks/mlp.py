@@ -61,7 +61,7 @@ class Plan:
         return math.prod(self.shape)
 
     def is_weight(self, parameter: Tensor) -> bool:
-        """Whether this connects layers. A row is a bias, written by hand, unless a layer may be one unit wide."""
+        """Whether this (n, m) connects layers. A row (1, n) is a bias, unless a layer may be one unit wide."""
         return parameter.ndim > 1 and (min(parameter.shape) > 1 or 1 in self.outputs)
 
     def is_first(self, parameter: Tensor) -> bool:
@@ -84,12 +84,12 @@ DISCRIMINATOR = Plan("The discriminator", X_SHAPE, (1,))
 
 
 def plain(value: Any, what: str) -> Tensor:
-    """`value` in float64, if it is a finite floating-point tensor of any shape."""
+    """`value` in float64 and its own shape, if it is a finite floating-point tensor. Raises Failure if not."""
     return tensor(value, tuple(value.shape) if isinstance(value, Tensor) else (), what)
 
 
 def read_parameters(student: Student, module: Remote) -> dict[str, Tensor]:
-    """The parameters of a network by name, in the order of `module.parameters()`."""
+    """The parameters of a network by name, in the order of `module.parameters()`, each in its own shape, float32."""
     named = student.builtins.dict(inner_call(module.named_parameters))
     if not isinstance(named, dict) or not named:
         raise wrong(
@@ -170,6 +170,13 @@ class Circuit:
     Positive inputs make every hidden unit positive, so that no ReLU is closed. Where the weights of one hidden layer
     change their sign, all of its units are negative, and a ReLU behind them lets nothing through. Every output is plus
     or minus a sum of hidden units, 1/2 to 9/2 times their mean: whatever is drawn, none comes near 0.
+
+    Args:
+        module: the network in the worker.
+        parameters: those of it that what comes out depends on, in their own shapes.
+        plan: the widths of its layers.
+        draw: of the weights.
+        run: takes inputs (B, *plan.shape) and gives what comes out, (B, n) or of the shape of an image.
     """
 
     def __init__(self, module: Remote, parameters: Mapping[str, Tensor], plan: Plan, draw: Draw, run: Run):
@@ -199,12 +206,12 @@ class Circuit:
         later(self.module.load_state_dict, weights, False)
 
     def respond(self, inputs: Tensor, factors: Mapping[str, float | Tensor] | None = None) -> Tensor:
-        """What comes out, with some of the weights times a factor."""
+        """What comes out of `inputs` (B, *plan.shape), as `run` gives it, with some of the weights times a factor."""
         self.set(factors)
         return self.run(inputs)
 
     def respond_to_last(self, inputs: Tensor, factor: float) -> Tensor:
-        """What comes out with the weights of the last layers times a factor."""
+        """`respond` with the weights of the last layers times a factor."""
         return self.respond(inputs, dict.fromkeys(self.last, factor))
 
     def through(self, view: Run) -> Circuit:
@@ -214,7 +221,10 @@ class Circuit:
         return twin
 
     def chain(self, gains: Mapping[str, float] | None = None, last: float = 1.0) -> Tensor:
-        """What comes out for two inputs of ones where every unit takes the mean of those before it, times a gain."""
+        """What comes out where every unit takes the mean of those before it, times a gain.
+
+        Of two inputs of ones, (2, *plan.shape); last layers have the gain `last`, hidden ones 1 if nothing is said.
+        """
         gains = gains or {}
         weights = {}
         for name, x in self.weights.items():
@@ -251,13 +261,13 @@ def suppressed() -> Iterator[None]:
 
 
 def positive(draw: Draw, *shape: int) -> Tensor:
-    """Inputs between 0.5 and 1, positive even if scaled to [-1, 1], that differ in scale from image to image."""
+    """Inputs of a shape (B, ...) in (0.5, 1), positive even if scaled to [-1, 1]; images differ in scale."""
     scale = torch.linspace(0.75, 1, shape[0]).reshape(-1, *[1] * (len(shape) - 1))
     return draw.uniform(0.7, 1, *shape) * scale
 
 
 def variation(results: Tensor) -> float:
-    """How far the results of a batch differ from that of its first image."""
+    """The most by which results (B, ...) of a batch differ from that of its first image."""
     return float((results - results[:1]).abs().max())
 
 
@@ -460,12 +470,12 @@ def explain_size(message: str, batch: int, x_shape: tuple[int, ...], z_dim: int 
 
 
 def logits(probabilities: Tensor) -> Tensor:
-    """log p / (1 - p), a row for each image."""
+    """log p / (1 - p) of probabilities (B, ...), as (B, n)."""
     return rows(probabilities).logit(eps=1e-9)
 
 
 def rows(results: Tensor) -> Tensor:
-    """A row for each image."""
+    """Results (B, ...) as (B, n)."""
     return results.reshape(len(results), -1)
 
 
