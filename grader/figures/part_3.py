@@ -25,9 +25,9 @@ FEW, FEWER = 50, 10  # steps; variants are compared at the first
 DIFFUSIONS = ("noise", "cosine", "velocity")  # variants that DDPM and DDIM sample
 BASE = "velocity"  # the variant that is sampled where nothing else is said
 WHY = """A network that predicts noise with an error e implies data that are off by e times the ratio of noise to data:
-157 at the last of 1000 steps of the linear schedule, and 20,000 at that of the cosine schedule. DDIM carries such errors
-along to the end; DDPM forgets them with the new noise of every step. A velocity with an error e implies data that are
-off by e at most, at every step (Salimans and Ho, 2022, section 4)."""
+157 at the last of 1000 steps of the linear schedule, and 20,000 at that of the cosine schedule. DDIM carries such
+errors along to the end; DDPM forgets them with the new noise of every step. A velocity with an error e implies data
+that are off by e at most, at every step (Salimans and Ho, 2022, section 4)."""
 BATCH = 64
 BOUNDED = 128  # held-out latents whose bits per dimension are measured
 QUALITY = "quality.json"  # in the directory of a run: what was measured of it
