@@ -78,9 +78,9 @@ def test_the_page_of_part_3_compares_what_was_measured(
     assert text.count("| 1.5 |") == len(shown) == 4
     for row in ("DDPM, 1000 steps | 10 |", "DDIM, 4 steps | 4 |"):
         assert [text.count(f"{variant}, {row}") for variant in part_3.DIFFUSIONS] == [1, 1, 1], row
-    for row in ("flow, Heun, 2 steps | 3 |", "| 7.5 | 8 |"):
+    for row in ("flow, Heun, 2 steps | 3 |", "noise, 7.5 | 8 |", "velocity, 7.5 | 8 |"):
         assert text.count(row) == 1, row
-    assert len(re.findall(r"\| (yes|no)(, within what draws differ by)? \|", text)) == 7
+    assert len(re.findall(r"\| (yes|no)(, within what draws differ by)? \|", text)) == 3 + 2 * 2 + 2
     assert "nan" not in text
     assert "python train.py ldm --dataset mnist --vae runs/vae-mnist-kl-1e-6 --schedule cosine" in text
     measured = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/quality.json")}
