@@ -34,6 +34,7 @@ BATCH = 64
 BOUNDED = 128  # held-out latents whose bits per dimension are measured
 QUALITY = "quality.json"  # in the directory of a run: what was measured of it
 CLOSE = 1.15
+MARKS = {"DDPM": ("s", "none"), "DDIM": ("o", "solid"), "Euler": ("o", "solid"), "Heun": ("x", "dotted")}  # of a plot
 DRAWS = 3  # of noise, for what is compared
 
 
@@ -149,8 +150,11 @@ def plot(page: Page, name: str, curves: dict[str, dict[int, Measured]], floor: f
     """Add a picture of quality against network evaluations."""
     with page.plot(name, "Quality against the number of network passes, both logarithmic", 3.6) as axes:
         for curve, by_steps in curves.items():
-            found = by_steps.values()
-            axes.plot([one.evaluations for one in found], [one.frechet for one in found], marker="o", label=curve)
+            variant, _, sampler = curve.partition(", ")
+            marker, line = MARKS[sampler]
+            passes, distances = zip(*((found.evaluations, found.frechet) for found in by_steps.values()), strict=True)
+            colour = f"C{list(VARIANTS).index(variant)}"
+            axes.plot(passes, distances, marker=marker, linestyle=line, color=colour, label=curve)
         axes.axhline(floor, color="grey", linestyle="dashed", linewidth=1, label="floor")
         axes.set(xscale="log", yscale="log", xlabel="network passes for an image", ylabel="Frechet distance")
 
