@@ -63,7 +63,7 @@ class Page:
         axes = figure.subplots()
         yield axes
         axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False)
+        figure.legend(frameon=False, loc="outside right upper")
         with io.BytesIO() as file:
             figure.savefig(file, format="png")
             with Image.open(file) as image:
