@@ -197,7 +197,7 @@ def carry_out(
 ) -> None:
     """Grade what waits, on processes of this machine or on `pool`; results go to the store as they come.
 
-    `tell` is told the key and the fields of each.
+    `tell` is told the key and the fields of each, without pictures.
 
     Raises:
         GradingError: if a submission could not be graded in ATTEMPTS, once all others are.
@@ -205,7 +205,7 @@ def carry_out(
     """
     for key, result in grade_contents(planned.waiting, settings, jobs, pool):
         store.save(key, result)
-        tell(key, result)
+        tell(key, {name: value for name, value in result.items() if name != PICTURES})
 
 
 def grade_contents(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import time
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from grader import grading
 from grader.batch import run as batch
 from grader.batch.command import write_class
 from grader.batch.entry import Entry
+from grader.batch.live import live
 from grader.batch.run import Settings, key_of
 from grader.batch.similarity import BlockSimilarity, Group, Pair, Side, Similarity
 from grader.batch.store import PICTURES, Store
@@ -269,6 +272,16 @@ def test_pictures_are_kept_beside_a_result(store: Store, tmp_path: Path) -> None
     assert store.pictures("a") == kept[:1]
     store.forget(["a"])
     assert (store.result("a"), store.pictures("a")) == (None, [])
+
+
+def test_a_result_with_pictures_is_shown_while_a_class_is_graded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    graded = result_of({"2.1a": "passed"}).as_fields() | {PICTURES: strips(exhibits())}
+    monkeypatch.setattr(batch, "grade_contents", lambda *_: [("k", graded)])
+    screen = io.StringIO()
+    with live(1, {"s1": "k"}, Console(file=screen)) as tell:
+        batch.carry_out(batch.Plan({"s1": "k"}, {"k": {}}), Settings(seed=0), store, 1, tell)
+    assert "passed 1" in screen.getvalue()
+    assert store.pictures("k") == graded[PICTURES]
 
 
 def test_pictures_travel_with_a_result(monkeypatch: pytest.MonkeyPatch, solution: Submission) -> None:
