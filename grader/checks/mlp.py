@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Remote, Student, fetch, later, observe
+from grader.engine.student import Built, Failure, Remote, Student, at_once, fetch, later, observe
 from grader.oracle.mlp import GAINS, MOST_LAYERS, draw_gains, name_activations, name_output
 
 from .draw import Draw
@@ -210,9 +210,17 @@ class Circuit:
         self.set(factors)
         return self.run(inputs)
 
+    def respond_each(self, inputs: Tensor, cases: Iterable[Mapping[str, float | Tensor]]) -> Iterator[Tensor]:
+        """`respond` with the factors of each case, at once."""
+        return at_once(self.module, [partial(self.respond, inputs, factors) for factors in cases])
+
     def respond_to_last(self, inputs: Tensor, factor: float) -> Tensor:
         """`respond` with the weights of the last layers times a factor."""
-        return self.respond(inputs, dict.fromkeys(self.last, factor))
+        return self.respond(inputs, self.last_times(factor))
+
+    def last_times(self, factor: float) -> dict[str, float | Tensor]:
+        """The case of a factor for the weights of the last layers."""
+        return dict.fromkeys(self.last, factor)
 
     def through(self, view: Run) -> Circuit:
         """The same network, of which `view` is seen."""
@@ -277,12 +285,14 @@ def expect_rectifiers(circuit: Circuit, inputs: Tensor, slope: float, named: str
     Negative weights in one hidden layer, or in two of them with the second undoing the first's sign, leave at most
     the slope of what came through before. Of any two neighbours the first is told this way, and the last alone.
     """
-    open_units = circuit.respond(inputs)
+    groups = [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]
+    cases = [dict.fromkeys(names, -1.0) for names in groups]
+    results = circuit.respond_each(inputs, [{}, *cases])
+    open_units = next(results)
     total = variation(open_units)
     if total < INERT:
         raise wrong(f"{circuit.plan.what} gives the same for different inputs, whatever its weights.")
-    groups = [*combinations(circuit.hidden, 1), *combinations(circuit.hidden, 2)]
-    responses = [circuit.respond(inputs, dict.fromkeys(names, -1.0)) for names in groups]
+    responses = list(results)
     shares = [variation(response) / total for response in responses]
     share, names = max(zip(shares, groups, strict=True), key=lambda pair: pair[0])
     if not within("what comes through a closed ReLU", share / (slope + 1e-5)):
@@ -353,9 +363,11 @@ def explain_output(circuit: Circuit) -> str:
 
 def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
     """Expect a sigmoid of a linear layer: its logits are proportional to the weights of the layer."""
-    before = logits(circuit.respond(inputs))
-    for factor in (-1.0, 0.5):
-        if not close(logits(circuit.respond_to_last(inputs, factor)), factor * before, 1e-3, 1e-3):
+    factors = (1.0, -1.0, 0.5)
+    results = map(logits, circuit.respond_each(inputs, [circuit.last_times(factor) for factor in factors]))
+    before = next(results)
+    for factor, response in zip(factors[1:], results, strict=True):
+        if not close(response, factor * before, 1e-3, 1e-3):
             raise wrong(
                 f"{what}: with the weights of the last layer times {factor:g}, its logits, log p / (1 - p), do not "
                 f"become {factor:g} times what they were.",
@@ -365,15 +377,17 @@ def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
 
 def expect_alone(module: Remote, call: Run, inputs: Tensor, what: str) -> None:
     """Expect the same at every call, and each image of a batch by itself. `call` gives what is compared."""
-    together = call(inputs)
+    counts = (BATCH // 2, 1)
+    results = at_once(module, [partial(call, inputs[:count]) for count in (BATCH, BATCH, *counts)])
+    together = next(results)
     rounding = 1e-5 * max(1.0, float(together.abs().max()))
-    if not close(call(inputs), together, atol=rounding):
+    if not close(next(results), together, atol=rounding):
         raise wrong(
             f"{what} gives something else when it is called again with the same input.",
             explain_chance(module, call, inputs),
         )
-    for count in (BATCH // 2, 1):
-        if not close(call(inputs[:count]), together[:count], atol=rounding):
+    for count, part in zip(counts, results, strict=True):
+        if not close(part, together[:count], atol=rounding):
             raise wrong(
                 f"{what} gives something else for the first {count} of {len(inputs)} when the others are left out.",
                 explain_influence(module, call, inputs, count),
@@ -505,7 +519,7 @@ def find_gradients(
         if "does not require grad" not in failure.message:
             raise
         for name in parameters:
-            if not fetch(reduce(getattr, name.split("."), module), "requires_grad")[0]:
+            if not fetch(reduce(getattr, name.split("."), module).requires_grad)[0]:
                 raise wrong(
                     f"The parameter {name} does not require a gradient, so that it never learns.",
                     "It is frozen: leave out requires_grad_(False) and requires_grad=False.",

@@ -44,33 +44,59 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
     Raises:
         Failure: with probability at most RATE if the noise is right.
     """
-    count = noise.numel()
-    expect_distinct(noise, axes, what)
-    rows = _slices(noise, axes)
+    count, slices = noise.numel(), _slices(noise, axes)
+    _expect_distinct(noise, slices, what)
     _expect_mean(noise, count, what)
     _expect_variance(noise, count, what)
     _expect_distribution(noise, count, what)
-    for name, slice_rows in rows.items():
-        _expect_uncorrelated(slice_rows, name, what, SHARE / len(rows))
+    for name, some in slices.items():
+        _expect_uncorrelated(some, name, what, SHARE / len(slices))
 
 
 def expect_distinct(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) -> None:
     """Expect numbers that differ, in slices none of which is another up to sign; as for `expect_standard_normal`."""
+    _expect_distinct(noise, _slices(noise, axes), what)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices of numbers along an axis.
+
+    Attributes:
+        rows: (n, m), one slice each.
+        products: (n, n), inner products of all pairs of rows, with a zero diagonal.
+        lengths: (n,), Euclidean lengths of the rows.
+    """
+
+    rows: Tensor
+    products: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Slices:
+        """Slices that are the rows of (n, m)."""
+        products = rows @ rows.T
+        return cls(rows, products.clone().fill_diagonal_(0), products.diagonal().sqrt())
+
+
+def _expect_distinct(noise: Tensor, slices: Mapping[str, Slices], what: str) -> None:
+    """`expect_distinct`, of slices by name."""
     if float(noise.abs().max()) == 0:
         raise wrong(f"{what} is zero: nothing random was added.")
     if float(noise.max() - noise.min()) < 1e-3:
         raise wrong(f"{what} is the same number everywhere, {float(noise.mean()):.4g}: nothing random was added.")
-    alike = {name: _alike(rows, name) for name, rows in _slices(noise, axes).items()}
+    alike = {name: _alike(some, name) for name, some in slices.items()}
     name = max(alike, key=lambda name: float(alike[name].abs().mean()))  # sharing along one axis shows in others too
     if bool(alike[name].any()):
         flipped = "" if bool((alike[name] > 0).any()) else ", with the sign flipped"
         raise wrong(f"{what} is shared: one {name} has the same noise as another{flipped}.", _own_noise(name))
 
 
-def _slices(noise: Tensor, axes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """By name, the slices of `noise` along some axes: (slices, numbers of each)."""
+def _slices(noise: Tensor, axes: dict[str, tuple[int, ...]]) -> dict[str, Slices]:
+    """By name, the slices of `noise` along some axes."""
     first = {name: noise.movedim(along, tuple(range(len(along)))) for name, along in axes.items()}
-    return {name: x.flatten(len(axes[name])).flatten(0, len(axes[name]) - 1) for name, x in first.items()}
+    rows = {name: x.flatten(len(axes[name])).flatten(0, len(axes[name]) - 1) for name, x in first.items()}
+    return {name: Slices.of(x) for name, x in rows.items()}
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,7 @@ def expect_moments(drawn: Tensor, right: Moments, mistaken: Callable[[], Mapping
 
 def _standard_by(noise: Tensor, x: Tensor) -> bool:
     """Whether numbers have mean 0 and variance 1 where `x`, which is broadcast to them, is large, and where small."""
-    large, squares, times = (x > x.median()).double(), noise.square(), noise.numel() // x.numel()
+    large, squares, times = (x > x.mean()).double(), noise.square(), noise.numel() // x.numel()
     return all(
         _standard(float((part * noise).sum()), float((part * squares).sum()), int(part.sum()) * times)
         for part in (large, 1 - large)
@@ -130,11 +156,6 @@ def rated(statistic: str, count: int, rate: float) -> str:
     return f"{statistic} of {count:,} numbers, at a rate of {rate:.1e}"
 
 
-def _inner_products(rows: Tensor) -> Tensor:
-    """Inner products of all pairs of rows (n, m), diagonal zero."""
-    return (rows @ rows.T).fill_diagonal_(0)
-
-
 def _own_noise(name: str) -> str:
     """What to do about noise that is shared along an axis."""
     if name in ("call", "step"):
@@ -142,16 +163,17 @@ def _own_noise(name: str) -> str:
     return f"Draw noise of the full shape, so that every {name} gets its own."
 
 
-def _alike(rows: Tensor, name: str) -> Tensor:
-    """Which pairs of rows (n, m) are the same: 1, up to their sign: -1, or neither: 0, as (n, n) with a zero diagonal.
+def _alike(slices: Slices, name: str) -> Tensor:
+    """Which pairs of rows are the same: 1, up to their sign: -1, or neither: 0, as (n, n) with a zero diagonal.
 
     Rows of right noise are neither, but with a probability below 1e-100: the correlation of two slices of FEWEST
     numbers exceeds SAME with a probability below (1 - SAME^2)^(FEWEST / 2 - 1).
     """
-    if rows.shape[1] < FEWEST:
-        raise ValueError(f"slices along {name} have {rows.shape[1]} numbers; {FEWEST} are needed to tell them apart")
-    lengths = rows.norm(dim=1)
-    shares = (_inner_products(rows) / (SAME * lengths[:, None] * lengths[None, :])).nan_to_num()
+    if slices.rows.shape[1] < FEWEST:
+        count = slices.rows.shape[1]
+        raise ValueError(f"slices along {name} have {count} numbers; {FEWEST} are needed to tell them apart")
+    lengths = slices.lengths
+    shares = (slices.products / (SAME * lengths[:, None] * lengths[None, :])).nan_to_num()
     within(f"correlations by {name}, at a rate below 1e-100", float(shares.abs().max()))
     return shares.sign() * (shares.abs() >= 1)
 
@@ -212,14 +234,14 @@ def _explain_range(noise: Tensor) -> str:
     return ""
 
 
-def _expect_uncorrelated(rows: Tensor, name: str, what: str, rate: float) -> None:
+def _expect_uncorrelated(slices: Slices, name: str, what: str, rate: float) -> None:
     """Every inner product of two slices over the length of the one is standard normal."""
-    pairs = len(rows) * (len(rows) - 1)
+    pairs = len(slices.rows) * (len(slices.rows) - 1)
     if pairs == 0:
         return
-    scores = _inner_products(rows) / rows.norm(dim=1)[:, None]
+    scores = slices.products / slices.lengths[:, None]
     used = float(scores.abs().max()) / normal_quantile(rate / pairs)
-    if not within(rated(f"inner products by {name}", rows.numel(), rate), used):
+    if not within(rated(f"inner products by {name}", slices.rows.numel(), rate), used):
         raise wrong(
             f"{what} is not independent: one {name} can be told from another.",
             _own_noise(name),

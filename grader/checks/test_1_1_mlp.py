@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student, fetch, later
+from grader.engine.student import Failure, Remote, Student, at_once, fetch, later
 from grader.oracle.mlp import GAINS, SIGMA, name_head
 
 from .draw import Draw
@@ -59,12 +60,12 @@ def make_vae(student: Student) -> Remote:
     """A small VAE, called once, after which lazy layers know their shapes too. A question may need but one half."""
     vae = student.model.MLPVAE(X_SHAPE, Z_DIM, HIDDEN)
     student.settle()
-    for function, shape in [(vae.encode, X_SHAPE), (vae.decode, (Z_DIM,))]:
-        try:
-            function(torch.full((2, *shape), 0.5))
-        except Failure as failure:
-            if failure.status not in ("error", "not_attempted"):  # the worker is gone
-                raise
+    x, z = torch.full((2, *X_SHAPE), 0.5), torch.full((2, Z_DIM), 0.5)
+    try:
+        list(at_once(vae, [partial(vae.encode, x), partial(vae.decode, z)]))
+    except Failure as failure:
+        if failure.status not in ("error", "not_attempted"):  # the worker is gone
+            raise
     return vae
 
 
@@ -72,12 +73,12 @@ def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, 
     """q(z|x), its mean and its standard deviation, judged up to their values."""
     posterior = later(vae.encode, x)
     try:
-        mean, std = fetch(posterior, "mean", "stddev")
+        mean, std = fetch(posterior.mean, posterior.stddev)
     except Failure as failure:
         if failure.status not in ("error", "not_attempted"):  # the worker is gone
             raise
         posterior = encode_again(vae, x, z_dim)
-        mean, std = fetch(posterior, "mean", "stddev")
+        mean, std = fetch(posterior.mean, posterior.stddev)
     shape = (len(x), z_dim)
     hints = posterior_hints(*shape)
     mean = expect_shape(mean, shape, "The mean of q(z|x)", hints)
@@ -141,7 +142,8 @@ def explain_normal(vae: Remote, x: Tensor, z_dim: int, negative: bool) -> str:
     with suppressed():
 
         def run(x: Tensor) -> Tensor:
-            return torch.cat([plain(value, "q(z|x)") for value in fetch(vae.encode(x), "mean", "stddev")], dim=1)
+            posterior = later(vae.encode, x)
+            return torch.cat([plain(value, "q(z|x)") for value in fetch(posterior.mean, posterior.stddev)], dim=1)
 
         circuit = Circuit(vae, vae.state_dict(), ENCODER, Draw(0, ""), run)
         whole, half = circuit.chain().chunk(2, dim=1), circuit.chain(last=0.5).chunk(2, dim=1)
@@ -224,19 +226,21 @@ def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
     expect_encodes_alone(vae, draw)
     for x_shape, z_dim, hidden_dim in SIZES:
         other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
-        for count in (4, 1):
-            posterior, *_ = encode(other, draw.uniform(0, 1, count, *x_shape), z_dim)
+        images = [draw.uniform(0, 1, count, *x_shape) for count in (4, 1)]
+        *_, (posterior, _, _) = at_once(other, [partial(encode, other, x, z_dim) for x in images])
     distributions = student.torch.distributions
     if student.builtins.isinstance(posterior, [distributions.Normal, distributions.Independent]) is not True:
         raise wrong("MLPVAE.encode returned another distribution than a torch.distributions.Normal.")
     x = positive(draw, 4, *X_SHAPE)
     circuit = open_encoder(vae, read_parameters(student, vae), draw)
-    mean, std = circuit.respond(x).chunk(2, dim=1)
+    factors = (1.0, -1.0, 0.5)
+    results = circuit.respond_each(x, [circuit.last_times(factor) for factor in factors])
+    mean, std = next(results).chunk(2, dim=1)
     expect_varied(circuit, x, mean, std)
     if close(std, torch.nn.functional.softplus(mean)) or close(std, mean.exp()):
         raise wrong("The standard deviation is a function of the mean: both come from the same head.")
-    for factor in (-1.0, 0.5):
-        scaled = circuit.respond_to_last(x, factor)[:, :Z_DIM]
+    for factor, result in zip(factors[1:], results, strict=True):
+        scaled = result[:, :Z_DIM]
         if not close(scaled, factor * mean, 1e-3, 1e-4):
             raise wrong(
                 f"With the weights of the heads times {factor:g}, mu goes from {numbers(mean[-1])} to "
@@ -263,9 +267,8 @@ def test_mlp_vae_decodes_to_images(student: Student, draw: Draw) -> None:
         expect_alone(vae, lambda z: decode(vae, z), draw.normal(BATCH, Z_DIM), "MLPVAE.decode")
         for x_shape, z_dim, hidden_dim in SIZES:
             other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
-            for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]:
-                z = draw.normal(count, z_dim, std=std)
-                decode(other, z, x_shape)
+            some = [draw.normal(count, z_dim, std=std) for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]]
+            list(at_once(other, [partial(decode, other, z, x_shape) for z in some]))
         vae.requires_grad_(True)  # that parameters learn is a check of its own
         images = inner_call(vae.decode, draw.normal(2, Z_DIM))
         used = used_parameters(student, vae, torch.ones(2, *X_SHAPE), {"the decoded image": images})
@@ -316,7 +319,8 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
     circuit = open_encoder(vae, read_parameters(student, vae), draw)
     x = positive(draw, 4, *X_SHAPE)
     factors = (1.0, -1.0, 0.0, 0.5, 2.0, 4.0, -2.0, -4.0)
-    found = {factor: circuit.respond_to_last(x, factor)[:, Z_DIM:] for factor in factors}
+    results = circuit.respond_each(x, [circuit.last_times(factor) for factor in factors])
+    found = {factor: result[:, Z_DIM:] for factor, result in zip(factors, results, strict=True)}
     known = {"above": found[1.0], "below": found[-1.0], "zero": found[0.0]}
     expected = {factor: SIGMA.at(**known, scale=torch.tensor(factor)) for factor in factors}
 

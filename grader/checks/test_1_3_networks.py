@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student
+from grader.engine.student import Failure, Remote, Student, at_once
 
 from .draw import Draw
 from .expect import close, wrong
@@ -69,7 +70,7 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
     circuit = circuit.through(logits)
     expect_rectifiers(circuit, inputs, 0.5, "a ReLU or LeakyReLU")
     signs: dict[str, float | Tensor] = {name: draw.integers(2, *used[name].shape) * 2.0 - 1 for name in circuit.hidden}
-    once, twice = circuit.respond(inputs, signs), circuit.run(2 * inputs)
+    once, twice = at_once(module, [partial(circuit.respond, inputs, signs), partial(circuit.run, 2 * inputs)])
     if not close(twice, 2 * once, 1e-3, 2e-5):  # logits may be small, and a SiLU is nearly linear there
         raise wrong(
             f"{plan.what} without biases does not give twice the logits for twice the input.",
@@ -151,9 +152,8 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
     generator = student.model.Generator(Z_DIM, X_SHAPE, HIDDEN)
     with outputs_explained(student, generator, generator, GENERATOR, draw):
         for other, (x_shape, z_dim, _) in zip(generators, SIZES, strict=True):
-            for count, std in [(4, 1.0), (2, 100.0)]:
-                z = draw.normal(count, z_dim, std=std)
-                generate(other, z, x_shape)
+            some = [draw.normal(count, z_dim, std=std) for count, std in [(4, 1.0), (2, 100.0)]]
+            list(at_once(other, [partial(generate, other, z, x_shape) for z in some]))
         expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
         expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
 
@@ -173,9 +173,8 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
     with outputs_explained(student, discriminator, discriminator, DISCRIMINATOR, draw):
         for other, (x_shape, _, _) in zip(discriminators, SIZES, strict=True):
-            for count, high in [(4, 1.0), (2, 100.0)]:
-                x = draw.uniform(0, high, count, *x_shape)
-                discriminate(other, x)
+            some = [draw.uniform(0, high, count, *x_shape) for count, high in [(4, 1.0), (2, 100.0)]]
+            list(at_once(other, [partial(discriminate, other, x) for x in some]))
         images = draw.uniform(0, 1, BATCH, *X_SHAPE)
         expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
         expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))

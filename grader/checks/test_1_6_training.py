@@ -35,7 +35,8 @@ def test_mlp_vae_learns(student: Student, draw: Draw) -> None:
     training = student.recipes.MLPVAETraining(X_SHAPE, VAE_Z, HIDDEN_DIM, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     x = split.held_out_pixels.float() / 255
-    mean, stddev = fetch(training.vae.encode(x), "mean", "stddev")
+    posterior = training.vae.encode(x)
+    mean, stddev = fetch(posterior.mean, posterior.stddev)
     shape = (len(x), VAE_Z)
     mean, stddev = tensor(mean, shape, "The mean of encode(x)"), tensor(stddev, shape, "The stddev of encode(x)")
     weights = training.vae.state_dict()

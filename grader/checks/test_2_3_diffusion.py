@@ -112,8 +112,8 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
     for schedule in (DEFAULT, Schedule.rescaled(50)):
-        right = schedule.buffers()
-        values = fetch(make(student, schedule), *right)
+        right, diffusion = schedule.buffers(), make(student, schedule)
+        values = fetch(*[getattr(diffusion, name) for name in right])
         for (name, expected), value in zip(right.items(), values, strict=True):
             got = tensor(value, (schedule.num_timesteps,), f"The schedule {name}")
             if not close(got, expected, rtol=1e-5, atol=1e-9):

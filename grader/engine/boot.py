@@ -12,12 +12,15 @@ from typing import Any
 
 def main(config: dict[str, Any]) -> None:
     """Become what `config` says: a zygote on the descriptor `control`, or a worker under `policy`."""
+    from .sandbox import Policy, die_with_parent
+
+    if sys.platform == "linux":
+        die_with_parent()  # before torch is imported, which takes seconds
     if "control" in config:
         from .zygote import main as serve
 
         serve(socket.socket(fileno=config["control"]), config["imports"])
         return
-    from .sandbox import Policy
     from .wire import Channel
     from .worker import run
     from .zygote import warm_up

@@ -19,6 +19,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ try:
 except ImportError:  # Windows has no resource limits
     resource = None  # type: ignore[assignment]
 
+LIBC = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
@@ -76,11 +78,10 @@ class Policy:
 
 
 def _prctl(option: int, *arguments: int) -> None:
-    if sys.platform != "linux":
+    if sys.platform != "linux" or LIBC is None:
         raise OSError("this is a layer of Linux")
-    libc = ctypes.CDLL(None, use_errno=True)
     padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    if libc.prctl(ctypes.c_int(option), *padded) != 0:
+    if LIBC.prctl(ctypes.c_int(option), *padded) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
@@ -123,7 +124,7 @@ def change_user(policy: Policy) -> None:
 
 def drop_capabilities(policy: Policy) -> None:
     """Stops what is left of root's powers where the user could not be changed."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or LIBC is None:
         raise OSError("this is a layer of Linux")
     if os.geteuid() != 0:
         return
@@ -135,9 +136,8 @@ def drop_capabilities(policy: Policy) -> None:
             _prctl(PR_CAPBSET_DROP, capability)
         except OSError:  # past the last one that this kernel has
             break
-    libc = ctypes.CDLL(None, use_errno=True)
     header, none = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
-    if libc.syscall(ctypes.c_long(number), header, none) != 0:
+    if LIBC.syscall(ctypes.c_long(number), header, none) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
@@ -205,8 +205,9 @@ def apply(policy: Policy) -> dict[str, str]:
 # ---------------------------------------------------------------- what a worker may read
 
 
-def libraries() -> list[str]:
-    """Folders that Python, torch and the C library load code and data from."""
+@cache
+def libraries() -> tuple[str, ...]:
+    """Folders that Python, torch and the C library load code and data from, looked up once torch is imported."""
     places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     places += [str(Path(sys.base_prefix) / "lib")]
     for name in ("torch", "numpy"):
@@ -215,7 +216,7 @@ def libraries() -> list[str]:
     places += ["/usr/lib", "/lib", "/lib64", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
     places += [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p.startswith("/")]
     existing = dict.fromkeys(str(Path(p).resolve()) for p in places if p and Path(p).exists())
-    return [p for p in existing if p != "/"]
+    return tuple(p for p in existing if p != "/")
 
 
 def closed_to_others(places: Iterable[str]) -> str | None:

@@ -15,10 +15,10 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,6 +33,8 @@ MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
 KEEP_NAMES = "Keep the names and signatures of the handout."
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
+Result = TypeVar("Result")
+Answer = tuple[dict[str, Any], Tensors]  # the reply to a request, and its tensors
 STACK_LINE = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
@@ -107,9 +109,9 @@ def later(remote: Remote, *arguments: Any) -> Remote:
     return remote._student.make(remote, arguments, {})
 
 
-def fetch(remote: Remote, *names: str) -> tuple:
-    """The values of attributes, as data, in one round trip. Raises Failure if one is missing."""
-    return remote._student.get(remote, names)
+def fetch(*remotes: Remote) -> tuple:
+    """The values of attributes and objects, as data, in one round trip. Raises Failure if one is missing."""
+    return remotes[0]._student.get(remotes)
 
 
 def call_each(remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
@@ -122,6 +124,26 @@ def call_each(remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
         Failure: if a call has no result; then none of them has.
     """
     return remote._student.each(remote, cases)
+
+
+def at_once(remote: Remote, steps: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Run functions of the grader, each of which makes one request with a result, with one round trip for all of them.
+
+    A step is run once to see what it asks, as far as that, and once more with the answer, when it is its turn; so it
+    draws no random numbers, and nothing else waits for a request meanwhile. Where anything asked has no result, the
+    steps are run one after another as they are.
+
+    Args:
+        remote: anything of the student whom the steps ask.
+        steps: functions without arguments.
+
+    Returns:
+        What they return.
+
+    Raises:
+        Failure: of what was asked before the first step; when the worker is gone; and what a step raises.
+    """
+    return remote._student.at_once(steps)
 
 
 def observe(
@@ -165,6 +187,16 @@ class Request:
     what: str = ""
     is_class: bool = False
 
+    @property
+    def parts(self) -> set[str]:
+        """Those of its reply."""
+        asked = {"ok": True, "gradients": self.message.get("gradients"), "arguments": self.message.get("echo")}
+        return {part for part, wanted in asked.items() if wanted}
+
+
+class _AskedError(BaseException):
+    """A step has come to its request, which waits; no check is to catch this."""
+
 
 class Student:
     """A submission, staged in a folder, and the worker that runs it.
@@ -197,10 +229,12 @@ class Student:
         self._called = ""
         self._trace = ""
         self._outgrown = False
-        self._functions: list[Callable[..., Any]] = []
+        self._functions: list[tuple[Callable[..., Any], inspect.Signature]] = []
         self._waiting: list[Request] = []
         self._tensors: Tensors = {}
         self._made = 0
+        self._looks_ahead = False
+        self._answer: Answer | None = None
         self._at: Request | None = None
         self._load_failures: dict[str, Failure] = {}
         self._loaded: set[str] = set()
@@ -233,10 +267,10 @@ class Student:
         if self._process is not None:
             self._end()
 
-    def get(self, remote: Remote, names: Sequence[str]) -> tuple:
-        """Read attributes; see `fetch`."""
-        reply, received = self._ask(Request(self._address(remote) | {"operation": "get", "names": list(names)}))
-        return self._read_sequence(reply["ok"], received, len(names))
+    def get(self, remotes: Sequence[Remote]) -> tuple:
+        """Read attributes and objects; see `fetch`."""
+        reply, received = self._ask(Request({"operation": "get", "of": [self._address(remote) for remote in remotes]}))
+        return self._read_sequence(reply["ok"], received, len(remotes))
 
     def set(self, remote: Remote, name: str, value: Any) -> None:
         """Set an attribute, before the next request with a result."""
@@ -295,6 +329,39 @@ class Student:
         after = self._read_sequence(reply["arguments"], received, len(names)) if names else ()
         return Observation(value, dict(zip(gradients, found, strict=True)), dict(zip(names, after, strict=True)))
 
+    def at_once(self, steps: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+        """Run functions with one round trip for all of them; see `at_once`."""
+        made, answers = self._answers(steps)
+        for number, step in enumerate(steps):
+            if answers:
+                self._made, self._answer = made[number], answers[number]
+            yield step()
+
+    def _answers(self, steps: Sequence[Callable[[], Any]]) -> tuple[list[int], list[Answer]]:
+        """How many objects were made before each step, and the answers to what the steps ask; none if one fails."""
+        before, made, ends = len(self._waiting), [], []
+        self._looks_ahead = True
+        try:
+            for step in steps:
+                made.append(self._made)
+                try:
+                    step()
+                except _AskedError:
+                    ends.append(len(self._waiting) - 1)
+                else:
+                    raise TypeError("a step asked nothing")
+        finally:
+            self._looks_ahead = False
+        requests, tensors = self._waiting, self._tensors
+        self._forget()
+        try:
+            replies, received = self._send(requests, tensors)
+        except Failure:
+            if self._process is None or self._at in requests[:before]:
+                raise
+            return made, []
+        return made, [(replies[end], received) for end in ends]
+
     def _address(self, remote: Remote) -> dict[str, Any]:
         """Where a remote is; its file is imported first if it is a student's that is not imported yet."""
         root = remote._root
@@ -311,17 +378,25 @@ class Student:
             self._files[module] = (self.directory / f"{module}.py").exists()
         return self._files[module]
 
-    def _ask(self, request: Request) -> tuple[dict[str, Any], Tensors]:
+    def _ask(self, request: Request) -> Answer:
         """Send what waits and a request, in one round trip, with the callbacks in it.
-
-        Returns:
-            The reply to the request, and its tensors.
 
         Raises:
             Failure: with the verdict, if any of them has no result.
         """
         requests, tensors = [*self._waiting, request], self._tensors
+        if self._looks_ahead:
+            self._waiting = requests
+            raise _AskedError
         self._forget()
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            return answer
+        replies, received = self._send(requests, tensors)
+        return replies[-1], received
+
+    def _send(self, requests: list[Request], tensors: Tensors) -> tuple[list[dict[str, Any]], Tensors]:
+        """The replies to requests, and their tensors. Raises Failure; a file that was not to be imported is noted."""
         self._at = None
         try:
             return self._exchange(requests, tensors)
@@ -340,7 +415,7 @@ class Student:
         """Drop what waits."""
         self._waiting, self._tensors = [], {}
 
-    def _exchange(self, requests: list[Request], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
+    def _exchange(self, requests: list[Request], tensors: Tensors) -> tuple[list[dict[str, Any]], Tensors]:
         """One round trip. Raises Failure; then `_at` is the request that failed, if it was one of them."""
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
@@ -384,8 +459,8 @@ class Student:
         self._at = requests[min(int(number), len(requests) - 1)] if number.strip().isdecimal() else requests[-1]
         return self._at.what
 
-    def _checked(self, requests: list[Request], reply: dict[str, Any]) -> dict[str, Any]:
-        """What a reply says about the last request; raises the Failure it reports, if it reports one."""
+    def _checked(self, requests: list[Request], reply: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a reply says about each request; raises the Failure it reports, if it reports one."""
         if set(reply) != {"id", "replies"} or reply["id"] != self._request_id:
             raise WireError("an answer to no question")
         replies = reply["replies"]
@@ -397,13 +472,11 @@ class Student:
                 raise self._student_error(part["error"])
             if request.is_class and part != {"ok": {"value": True}}:
                 raise Failure("error", f"{request.what} is no class: calling it gives no object.", KEEP_NAMES)
-        message = requests[-1].message
-        wanted = {"ok"}
-        wanted |= {"gradients"} if message.get("gradients") else set()
-        wanted |= {"arguments"} if message.get("echo") else set()
-        if len(replies) != len(requests) or set(replies[-1]) != wanted:
+            if set(part) != request.parts:
+                raise WireError("an answer with other parts than were asked for")
+        if len(replies) != len(requests):
             raise WireError("an answer with other parts than were asked for")
-        return replies[-1]
+        return replies
 
     def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
         """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""
@@ -414,12 +487,12 @@ class Student:
             raise WireError("a callback of no function")
         if type(arguments) is not list or type(keywords) is not dict or len(arguments) + len(keywords) > MAX_ARGUMENTS:
             raise WireError("a callback with malformed arguments")
-        function = self._functions[number]
+        function, signature = self._functions[number]
         tensors: Tensors = {}
         try:
             positional = [self._decode(argument, received) for argument in arguments]
             named = {name: self._decode(value, received) for name, value in keywords.items()}
-            expect_signature(function, positional, named)
+            expect_signature(function, signature, positional, named)
             value = function(*positional, **named)
         except BaseException:
             self._end()
@@ -514,7 +587,7 @@ class Student:
             arguments = [self._encode(argument, tensors) for argument in value.arguments.values()]
             return {"built": self._address(value.constructor) | {"arguments": arguments}}
         if callable(value):
-            self._functions.append(value)
+            self._functions.append((value, inspect.signature(value)))
             return {"function": len(self._functions) - 1}
         raise TypeError(f"a check passed a {type(value).__name__}, which cannot cross to the worker")
 
@@ -553,13 +626,26 @@ def _tensor_names(names: list[str], arguments: tuple, encoded: list[dict[str, An
     return found
 
 
-def expect_signature(function: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> None:
+def expect_signature(
+    function: Callable[..., Any], signature: inspect.Signature, arguments: list[Any], keywords: dict[str, Any]
+) -> None:
     """Raise Failure if student code called a function of the grader with other arguments than it takes."""
-    signature = inspect.signature(function)
     try:
         signature.bind(*arguments, **keywords)
     except TypeError as error:
         raise Failure("error", f"Your code called {function.__name__}{signature} wrongly: {error}.") from None
 
 
-__all__ = ["Built", "Failure", "Observation", "Remote", "Student", "Unusable", "call_each", "fetch", "observe"]
+__all__ = [
+    "Built",
+    "Failure",
+    "Observation",
+    "Remote",
+    "Student",
+    "Unusable",
+    "at_once",
+    "call_each",
+    "fetch",
+    "later",
+    "observe",
+]

@@ -144,7 +144,12 @@ JSON = json.JSONDecoder(parse_int=_small_integer)
 def _pack(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
     """The table of tensors, contiguous ones on the CPU, and their elements one after another."""
     table = {name: [NAMES[x.dtype], list(x.shape)] for name, x in tensors.items()}
-    return table, b"".join([x.reshape(-1).view(torch.uint8).numpy().data for x in tensors.values()])
+    return table, b"".join([_elements(x) for x in tensors.values()])
+
+
+def _elements(x: torch.Tensor) -> memoryview:
+    """The elements of a contiguous tensor on the CPU, which are not copied."""
+    return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy().data  # NumPy has no bfloat16
 
 
 def _unpack(table: Any, elements: memoryview) -> Tensors:
@@ -220,7 +225,9 @@ def _encode_tensor(x: torch.Tensor, tensors: Tensors) -> dict[str, Any]:
     if x.dim() > MAX_DIMENSIONS:
         return {"unusable": f"a tensor of {x.dim()} dimensions"}
     name = f"t{len(tensors)}"
-    plain = x.detach().as_subclass(torch.Tensor)
+    plain = x.detach()
+    if type(plain) is not torch.Tensor:
+        plain = plain.as_subclass(torch.Tensor)
     tensors[name] = plain.resolve_neg().cpu().clone(memory_format=torch.contiguous_format)
     return {"tensor": name}
 

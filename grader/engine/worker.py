@@ -104,7 +104,7 @@ class Worker:
                 self.channel.send({"id": message["id"], "replies": replies})
 
     def _answer_all(self, requests: list[dict[str, Any]], tensors: Tensors, out: Tensors) -> list[dict[str, Any]]:
-        """The replies to requests, up to the first that fails. Only the last of them has a result with tensors."""
+        """The replies to requests, up to the first that fails; then there are no tensors."""
         replies = []
         for number, request in enumerate(requests):
             try:
@@ -128,10 +128,9 @@ class Worker:
             return {"ok": {"value": None}}
         if operation == "settle":
             return {"ok": {"value": None}}
-        target = self._resolve(request["root"], request["path"])
         if operation == "get":
-            values = [self._resolve(request["root"], [*request["path"], name]) for name in request["names"]]
-            return {"ok": self._encode(values, out)}
+            return {"ok": self._encode([self._resolve(one["root"], one["path"]) for one in request["of"]], out)}
+        target = self._resolve(request["root"], request["path"])
         if operation == "set":
             setattr(target, request["name"], self._decode(request["value"], tensors))
             return {"ok": {"value": None}}

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from grader.assignment import REPOSITORY
 from grader.engine.launcher import FreshLauncher, Launcher, Process, StartError, ZygoteLauncher
-from grader.engine.student import Built, Failure, Student, call_each, fetch, observe
+from grader.engine.student import Built, Failure, Student, at_once, call_each, fetch, later, observe
 from grader.engine.watchdog import Watchdog
 from grader.engine.wire import Unusable
 
@@ -149,12 +155,69 @@ def test_both_ways_to_start_a_worker_do_the_same(make: Make, any_launcher: Launc
 
 def test_objects_stay_in_the_worker_and_keep_their_state(student: Student) -> None:
     counter = student.code.Counter(5)
-    assert [counter.add(), counter.add(n=3), fetch(counter, "count")] == [6, 9, (9,)]
+    assert [counter.add(), counter.add(n=3), fetch(counter.count)] == [6, 9, (9,)]
     counter.count = 1
     assert counter.add() == 2
-    assert fetch(counter, "count", "count") == (2, 2)
+    assert fetch(counter.count, counter.count) == (2, 2)
     assert call_each(counter.add, [{"n": 1}, {"n": 10}, {}]) == (3, 13, 14)
-    assert failure(lambda: fetch(counter, "no_such_name")).message == "Counter has no no_such_name."
+    assert failure(lambda: fetch(counter.no_such_name)).message == "Counter has no no_such_name."
+
+
+def count_round_trips(student: Student, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gains the number of requests of every round trip."""
+    made: list[int] = []
+    exchange = student._exchange
+    monkeypatch.setattr(
+        student, "_exchange", lambda requests, tensors: made.append(len(requests)) or exchange(requests, tensors)
+    )
+    return made
+
+
+def test_steps_share_a_round_trip_and_are_judged_one_by_one(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step makes an object, and asks what becomes of it: with all of its answers, and the object is there after."""
+    trips = count_round_trips(student, monkeypatch)
+    judged: list[int] = []
+
+    def step(start: int) -> tuple:
+        counter = later(student.code.Counter, start)
+        observed = observe(student.code.pair, {"x": torch.full((2,), float(start))})
+        judged.append(start)
+        return counter, observed
+
+    other = student.code.Counter(7)
+    steps = at_once(other, [partial(step, start) for start in (1, 2, 3)])
+    counter, observed = next(steps)
+    assert (judged, trips) == ([1], [8])  # a file to import, an object before, and three times two
+    assert torch.equal(observed.value[0], torch.full((2,), 2.0))
+    assert torch.equal(observed.gradients["x"], torch.full((2,), 2.0))
+    (_, second), (_, third) = steps
+    assert torch.equal(second.arguments["x"], torch.full((2,), 2.0))
+    assert torch.equal(third.value[0], torch.full((2,), 6.0))
+    assert [counter.add(), other.add()] == [2, 8]
+    assert len(trips) == 3
+
+
+def test_where_a_step_fails_each_is_taken_by_itself(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips = count_round_trips(student, monkeypatch)
+    counter = student.code.Counter()
+    steps = at_once(counter, [partial(student.code.square, torch.ones(1)), student.code.boom, counter.add])
+    assert torch.equal(next(steps), torch.ones(1))
+    assert "division by zero" in failure(lambda: next(steps)).message
+    assert len(trips) == 3  # all of them, and two alone
+
+    def first_fails() -> list:
+        return list(at_once(counter, [partial(student.code.Counter(nothing=1).add), student.code.boom]))
+
+    assert "nothing" in failure(first_fails).message  # what was asked before the steps
+    assert len(trips) == 4
+    assert failure(lambda: list(at_once(counter, [student.code.leave, counter.add]))).status == "crashed"
+    assert len(trips) == 5
+
+
+def test_a_step_that_asks_nothing_is_a_mistake_of_the_grader(student: Student) -> None:
+    with pytest.raises(TypeError, match="asked nothing"):
+        next(at_once(student.code.square, [lambda: 1]))
+    assert torch.equal(student.code.square(torch.ones(1)), torch.ones(1))
 
 
 def test_results_of_many_kinds(student: Student) -> None:
@@ -387,6 +450,33 @@ def test_the_environment_of_the_worker_holds_no_secret(make: Make, monkeypatch: 
 def test_the_worker_holds_no_descriptor_but_its_own(student: Student) -> None:
     """An empty input, what it prints, its last stack, and the wire."""
     assert student.code.descriptors() == ("device", "file", "file", "socket")
+
+
+COLLAPSE = """
+import sys
+from pathlib import Path
+from grader.engine.zygote import use_huge_pages
+kept = b"x" * (64 << 20)
+def huge():
+    return next(line for line in Path("/proc/self/smaps_rollup").open() if line.startswith("AnonHugePages")).split()[1]
+before = huge()
+use_huge_pages()
+assert set(kept) == {ord("x")}
+print(before, huge())
+"""
+
+
+def collapses() -> bool:
+    """Whether this kernel has huge pages and moves memory to them when it is asked."""
+    version = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    return sys.platform == "linux" and version >= (6, 1) and Path("/sys/kernel/mm/transparent_hugepage").exists()
+
+
+@pytest.mark.skipif(not collapses(), reason="Linux moves memory to huge pages on request from 6.1 on")
+def test_the_memory_of_a_zygote_moves_to_huge_pages() -> None:
+    run = subprocess.run([sys.executable, "-c", COLLAPSE], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    before, after = map(int, run.stdout.split())
+    assert after > before  # how many of them the kernel finds is its affair
 
 
 def test_closing_leaves_no_process_behind(make: Make) -> None:
