@@ -224,10 +224,11 @@ def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
     """q(z|x) is a Normal of shape (B, z_dim), with a linear mu and a positive sigma, for each image by itself."""
     vae = make_vae(student)
     expect_encodes_alone(vae, draw)
+    steps = []
     for x_shape, z_dim, hidden_dim in SIZES:
         other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
-        images = [draw.uniform(0, 1, count, *x_shape) for count in (4, 1)]
-        *_, (posterior, _, _) = at_once(other, [partial(encode, other, x, z_dim) for x in images])
+        steps += [partial(encode, other, draw.uniform(0, 1, count, *x_shape), z_dim) for count in (4, 1)]
+    *_, (posterior, _, _) = at_once(vae, steps)
     distributions = student.torch.distributions
     if student.builtins.isinstance(posterior, [distributions.Normal, distributions.Independent]) is not True:
         raise wrong("MLPVAE.encode returned another distribution than a torch.distributions.Normal.")
@@ -265,10 +266,12 @@ def test_mlp_vae_decodes_to_images(student: Student, draw: Draw) -> None:
     vae = make_vae(student)
     with outputs_explained(student, vae, vae.decode, DECODER, draw):
         expect_alone(vae, lambda z: decode(vae, z), draw.normal(BATCH, Z_DIM), "MLPVAE.decode")
+        steps = []
         for x_shape, z_dim, hidden_dim in SIZES:
             other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
             some = [draw.normal(count, z_dim, std=std) for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]]
-            list(at_once(other, [partial(decode, other, z, x_shape) for z in some]))
+            steps += [partial(decode, other, z, x_shape) for z in some]
+        list(at_once(vae, steps))
         vae.requires_grad_(True)  # that parameters learn is a check of its own
         images = inner_call(vae.decode, draw.normal(2, Z_DIM))
         used = used_parameters(student, vae, torch.ones(2, *X_SHAPE), {"the decoded image": images})

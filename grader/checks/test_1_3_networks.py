@@ -151,9 +151,11 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
     generators = [student.model.Generator(z_dim, x_shape, hidden_dim) for x_shape, z_dim, hidden_dim in SIZES]
     generator = student.model.Generator(Z_DIM, X_SHAPE, HIDDEN)
     with outputs_explained(student, generator, generator, GENERATOR, draw):
+        steps = []
         for other, (x_shape, z_dim, _) in zip(generators, SIZES, strict=True):
             some = [draw.normal(count, z_dim, std=std) for count, std in [(4, 1.0), (2, 100.0)]]
-            list(at_once(other, [partial(generate, other, z, x_shape) for z in some]))
+            steps += [partial(generate, other, z, x_shape) for z in some]
+        list(at_once(generator, steps))
         expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
         expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
 
@@ -172,9 +174,11 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
     discriminators = [student.model.MLPDiscriminator(x_shape, hidden_dim) for x_shape, _, hidden_dim in SIZES]
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
     with outputs_explained(student, discriminator, discriminator, DISCRIMINATOR, draw):
+        steps = []
         for other, (x_shape, _, _) in zip(discriminators, SIZES, strict=True):
             some = [draw.uniform(0, high, count, *x_shape) for count, high in [(4, 1.0), (2, 100.0)]]
-            list(at_once(other, [partial(discriminate, other, x) for x in some]))
+            steps += [partial(discriminate, other, x) for x in some]
+        list(at_once(discriminator, steps))
         images = draw.uniform(0, 1, BATCH, *X_SHAPE)
         expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
         expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Failure, Remote, Student, later
+from grader.engine.student import Failure, Remote, Student, at_once, fetch, later
 from grader.oracle.answers import Form, form
 
 from .draw import Draw
@@ -59,17 +59,18 @@ class Networks:
     arguments: tuple[Remote, ...]
     gan_step: Remote
 
-    def step(self, x: Tensor, z: Tensor) -> tuple:
-        """One call of `gan_step`. Returns what it returned."""
+    def step(self, x: Tensor, z: Tensor) -> tuple[tuple, Inputs]:
+        """One call of `gan_step`. Returns what it returned, and the networks after it."""
+        losses, state = later(self.gan_step, *self.arguments, x, z), later(self.both.state_dict)
         try:
-            return outputs(self.gan_step(*self.arguments, x, z), 2, "gan_step")
+            returned, after = fetch(losses, state)
         except Failure as failure:
             hints = [hint for words, hint in MEANS.items() if words in failure.message]
             raise Failure(failure.status, failure.message, *hints or [failure.hint]) from None
+        return outputs(returned, 2, "gan_step"), self.read(after)
 
-    def weights(self) -> Inputs:
-        """The networks as they are now."""
-        state = self.both.state_dict()
+    def read(self, state: Any) -> Inputs:
+        """The networks in a state."""
         return {
             "generator": _read_layer(state, "0", (PIXELS, Z_DIM), "generator"),
             "discriminator": _read_layer(state, "1", (1, PIXELS), "discriminator").squeeze(0),
@@ -122,12 +123,15 @@ class Played:
 
 def play(student: Student, games: Sequence[Inputs]) -> list[Played]:
     """Call `gan_step` once for every game, each with new networks."""
-    played = []
-    for inputs in games:
-        networks = build(student, inputs)
-        losses = networks.step(inputs["x"], inputs["z"])
-        played.append(Played(inputs, losses, networks.weights()))
-    return played
+    return list(at_once(student.train, [partial(play_once, student, inputs) for inputs in games]))
+
+
+def play_once(student: Student, inputs: Inputs, left: Mapping[str, Tensor] | None = None) -> Played:
+    """Call `gan_step` with new networks, some of which may have gradients already."""
+    networks = build(student, inputs)
+    for name, gradient in (left or {}).items():
+        networks.leave_gradients(name, gradient)
+    return Played(inputs, *networks.step(inputs["x"], inputs["z"]))
 
 
 def expect_played(form: Form, played: Sequence[Played], results: Sequence[Any], what: str) -> None:
@@ -188,34 +192,26 @@ def test_gan_step_starts_from_zero_gradients(student: Student, draw: Draw) -> No
     """Gradients of before change nothing: in three steps in a row, and where there were some before the first."""
     inputs = draw_game(draw, 4)
     row = build(student, inputs)
-    states = [row.weights()]
-    for _ in range(3):
-        row.step(inputs["x"], inputs["z"])
-        states.append(row.weights())
+    states = [row.read(row.both.state_dict())]
+    states += [after for _, after in at_once(row.both, [partial(row.step, inputs["x"], inputs["z"])] * 3)]
     for name in NETWORKS:
         if close(states[0][name], states[1][name]):
             raise wrong(f"The {name} does not move at all, so that there is no step to look at.")
-    if not alike(step_once(student, inputs), states[1]):
+    left = [{name: draw.normal(*inputs[name].shape)} for name in NETWORKS]
+    games = [partial(play_once, student, inputs), *(partial(play_once, student, inputs, some) for some in left)]
+    games += [partial(play_once, student, inputs | before) for before in states[1:-1]]
+    played = at_once(student.train, games)
+    if not alike(next(played).after, states[1]):
         raise wrong(
             "Two calls with the same networks, x and z leave different networks.",
             "z is the only source of randomness: use it in both steps, and draw no noise of your own.",
         )
-    for name in NETWORKS:
-        left = draw.normal(*inputs[name].shape)
-        if not alike(step_once(student, inputs, {name: left}), states[1]):
+    for name, game in zip(NETWORKS, played, strict=False):
+        if not alike(game.after, states[1]):
             raise wrong(f"Gradients that the {name} had before the call change what the call does.", ZERO_GRAD)
-    for before, after in pairwise(states[1:]):
-        if not alike(step_once(student, inputs | before), after):
+    for game, after in zip(played, states[2:], strict=True):
+        if not alike(game.after, after):
             raise wrong("In several calls in a row, a call changes what the next one does.", ZERO_GRAD)
-
-
-def step_once(student: Student, inputs: Inputs, left: Mapping[str, Tensor] | None = None) -> Inputs:
-    """What a call makes of new networks, some of which may have gradients already."""
-    networks = build(student, inputs)
-    for name, gradient in (left or {}).items():
-        networks.leave_gradients(name, gradient)
-    networks.step(inputs["x"], inputs["z"])
-    return networks.weights()
 
 
 def alike(one: Inputs, other: Inputs) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from grader.checks.draw import Draw
@@ -21,7 +23,7 @@ from grader.checks.test_1_4_gan_step import (
 )
 from grader.checks.test_1_5_visualize import PLOT, draw_map
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Student
+from grader.engine.student import Student, at_once
 
 SIZES = [((2, 9, 4), 11, 31), ((1, 28, 28), 20, 64), ((6,), 3, 5)]  # x_shape, z_dim, hidden_dim
 BATCH = 3
@@ -30,10 +32,12 @@ BATCH = 3
 @question("1.1")
 def test_mlp_vae_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images, latent spaces and hidden layers of other sizes."""
+    steps: list[partial] = []
     for x_shape, z_dim, hidden_dim in SIZES:
         vae = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
-        encode(vae, draw.uniform(0, 1, BATCH, *x_shape), z_dim)
-        decode(vae, draw.normal(BATCH, z_dim), x_shape)
+        steps.append(partial(encode, vae, draw.uniform(0, 1, BATCH, *x_shape), z_dim))
+        steps.append(partial(decode, vae, draw.normal(BATCH, z_dim), x_shape))
+    list(at_once(student.model, steps))
 
 
 @question("1.2")
@@ -52,15 +56,21 @@ def test_elbo_of_other_sizes(student: Student, draw: Draw) -> None:
 @question("1.3a")
 def test_generator_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images, noise and hidden layers of other sizes."""
+    steps = []
     for x_shape, z_dim, hidden_dim in SIZES:
-        generate(student.model.Generator(z_dim, x_shape, hidden_dim), draw.normal(BATCH, z_dim), x_shape)
+        generator = student.model.Generator(z_dim, x_shape, hidden_dim)
+        steps.append(partial(generate, generator, draw.normal(BATCH, z_dim), x_shape))
+    list(at_once(student.model, steps))
 
 
 @question("1.3b")
 def test_discriminator_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images and hidden layers of other sizes."""
+    steps = []
     for x_shape, _, hidden_dim in SIZES:
-        discriminate(student.model.MLPDiscriminator(x_shape, hidden_dim), draw.uniform(0, 1, BATCH, *x_shape))
+        discriminator = student.model.MLPDiscriminator(x_shape, hidden_dim)
+        steps.append(partial(discriminate, discriminator, draw.uniform(0, 1, BATCH, *x_shape)))
+    list(at_once(student.model, steps))
 
 
 @question("1.4", imports=OPTIMIZERS)
