@@ -340,6 +340,8 @@ class Student:
     def _answers(self, steps: Sequence[Callable[[], Any]]) -> tuple[list[int], list[Answer]]:
         """How many objects were made before each step, and the answers to what the steps ask; none if one fails."""
         before, made, ends = len(self._waiting), [], []
+        if self._looks_ahead:
+            raise TypeError("a step takes steps of its own")
         self._looks_ahead = True
         try:
             for step in steps:
@@ -357,7 +359,7 @@ class Student:
         try:
             replies, received = self._send(requests, tensors)
         except Failure:
-            if self._process is None or self._at in requests[:before]:
+            if self._process is None or any(self._at is request for request in requests[:before]):
                 raise
             return made, []
         return made, [(replies[end], received) for end in ends]
@@ -388,9 +390,9 @@ class Student:
         if self._looks_ahead:
             self._waiting = requests
             raise _AskedError
+        answer = self._answer
         self._forget()
-        if self._answer is not None:
-            answer, self._answer = self._answer, None
+        if answer is not None:
             return answer
         replies, received = self._send(requests, tensors)
         return replies[-1], received
@@ -412,8 +414,8 @@ class Student:
             self._functions = []
 
     def _forget(self) -> None:
-        """Drop what waits."""
-        self._waiting, self._tensors = [], {}
+        """Drop what waits, and an answer that was not asked for."""
+        self._waiting, self._tensors, self._answer = [], {}, None
 
     def _exchange(self, requests: list[Request], tensors: Tensors) -> tuple[list[dict[str, Any]], Tensors]:
         """One round trip. Raises Failure; then `_at` is the request that failed, if it was one of them."""

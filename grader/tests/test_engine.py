@@ -218,6 +218,22 @@ def test_a_step_that_asks_nothing_is_a_mistake_of_the_grader(student: Student) -
     with pytest.raises(TypeError, match="asked nothing"):
         next(at_once(student.code.square, [lambda: 1]))
     assert torch.equal(student.code.square(torch.ones(1)), torch.ones(1))
+    within = partial(next, at_once(student.code.square, [partial(student.code.square, torch.ones(1))]))
+    with pytest.raises(TypeError, match="steps of its own"):
+        next(at_once(student.code.square, [within]))
+
+
+def test_an_answer_is_for_no_other_question(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that asks nothing the second time leaves its answer behind; the next check does not get it."""
+    asked: list[int] = []
+
+    def once() -> object:
+        asked.append(1)
+        return student.code.square(torch.ones(1)) if len(asked) == 1 else None
+
+    assert next(at_once(student.code.square, [once])) is None
+    student.begin(0)
+    assert torch.equal(student.code.square(torch.full((1,), 3.0)), torch.full((1,), 9.0))
 
 
 def test_results_of_many_kinds(student: Student) -> None:
