@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-MANY = 4  # workers, after which more are likely to come
+MANY = 4  # workers that have ended, after which more are likely to come
 HUGE_PAGE = 2 << 20
 MADV_COLLAPSE = 25  # Linux 6.1 and newer
 
@@ -37,7 +37,7 @@ def main(control: socket.socket, imports: list[str]) -> None:
     import_frozen(imports)
     reply(control, {"ready": os.getpid()})
     workers: set[int] = set()
-    forked = 0
+    ended, moved = 0, False
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
         if not data:
@@ -57,10 +57,7 @@ def main(control: socket.socket, imports: list[str]) -> None:
             for descriptor in descriptors:
                 os.close(descriptor)
             workers.add(pid)
-            forked += 1
             reply(control, {"pid": pid})
-            if forked == MANY:
-                use_huge_pages()
         elif request["operation"] == "import":
             import_frozen(request["modules"])
             reply(control, {"imported": request["modules"]})
@@ -73,6 +70,10 @@ def main(control: socket.socket, imports: list[str]) -> None:
             known = request["pid"] in workers
             workers.discard(request["pid"])
             reply(control, {"status": reap(request["pid"]) if known else -signal.SIGKILL})
+            ended += 1
+            if ended >= MANY and not workers and not moved:  # a worker would keep the small pages, for itself alone
+                use_huge_pages()
+                moved = True
 
 
 def reply(control: socket.socket, message: dict[str, Any]) -> None:
