@@ -22,13 +22,13 @@ LATER_RIGHTS = {2: 1 << 13, 3: 1 << 14, 5: IOCTL_DEVICE}  # by version: link acr
 NETWORK_VERSION, NETWORK_RIGHTS = 4, 0b11  # bind and connect TCP
 SCOPE_VERSION, SCOPES = 6, 0b11  # abstract sockets and signals of processes outside
 
-_libc = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+LIBC = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
 
 
 def _syscall(number: int, *arguments: object) -> int:
-    if _libc is None:
+    if LIBC is None:
         raise OSError("there is no Landlock on this system")
-    result = _libc.syscall(ctypes.c_long(number), *arguments)
+    result = LIBC.syscall(ctypes.c_long(number), *arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

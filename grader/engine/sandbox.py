@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from . import landlock, seccomp
+from .landlock import LIBC
 
 try:
     import resource
 except ImportError:  # Windows has no resource limits
     resource = None  # type: ignore[assignment]
 
-LIBC = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522

@@ -33,7 +33,7 @@ def main(control: socket.socket, imports: list[str]) -> None:
 
     sandbox.forbid_inspection()
     warm_up()
-    sandbox.libraries()
+    sandbox.libraries()  # which every worker then knows
     import_frozen(imports)
     reply(control, {"ready": os.getpid()})
     workers: set[int] = set()
@@ -99,11 +99,13 @@ def use_huge_pages() -> None:
     With those of 2 MB instead of 4 KB, a worker is forked and ended in half the time. What one then writes to is
     copied in 4 KB as before.
     """
-    libc = ctypes.CDLL(None)
+    from .landlock import LIBC
+
+    assert LIBC is not None  # a zygote is started on Linux only
     for low, high in own_memory():
         first, last = -(-low // HUGE_PAGE), high // HUGE_PAGE
         if first < last:  # a refusal leaves all as it was
-            libc.madvise(ctypes.c_void_p(first * HUGE_PAGE), ctypes.c_size_t((last - first) * HUGE_PAGE), MADV_COLLAPSE)
+            LIBC.madvise(ctypes.c_void_p(first * HUGE_PAGE), ctypes.c_size_t((last - first) * HUGE_PAGE), MADV_COLLAPSE)
 
 
 def own_memory() -> Iterator[tuple[int, int]]:

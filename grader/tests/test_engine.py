@@ -223,7 +223,7 @@ def test_a_step_that_asks_nothing_is_a_mistake_of_the_grader(student: Student) -
         next(at_once(student.code.square, [within]))
 
 
-def test_an_answer_is_for_no_other_question(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_is_for_no_other_question(student: Student) -> None:
     """A step that asks nothing the second time leaves its answer behind; the next check does not get it."""
     asked: list[int] = []
 
@@ -469,7 +469,6 @@ def test_the_worker_holds_no_descriptor_but_its_own(student: Student) -> None:
 
 
 COLLAPSE = """
-import sys
 from pathlib import Path
 from grader.engine.zygote import use_huge_pages
 kept = b"x" * (64 << 20)
