@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -143,12 +144,7 @@ class Recorder:
         self.x.append(x)
         self.steps.append(step)
         self.predictions.append(self.data.denoise(x, torch.full((self.shape[0],), step)).float())
-        last = self.data.schedule.num_timesteps
-        if len(self.steps) > 4 * last:
-            raise wrong(
-                f"Your sampler called denoise_fn more than {4 * last} times, with {last} steps to take.",
-                "Every schedule has its own number of steps, self.num_timesteps; each is taken once.",
-            )
+        expect_an_end(len(self.steps), self.data.schedule)
         return self.predictions[-1]
 
     def _step(self, t: object) -> int:
@@ -171,6 +167,16 @@ class Recorder:
         return low
 
 
+def expect_an_end(calls: int, schedule: Schedule) -> None:
+    """Expect that so many calls of a denoiser are not far more than a schedule has steps."""
+    last = schedule.num_timesteps
+    if calls > 4 * last:
+        raise wrong(
+            f"Your sampler called denoise_fn more than {4 * last} times, with {last} steps to take.",
+            "Every schedule has its own number of steps, self.num_timesteps; each is taken once.",
+        )
+
+
 def run_sampler(
     student: Student, draw: Draw, data: GaussianData, shape: tuple[int, ...], diffusion: Remote | None = None
 ) -> tuple[Tensor, Recorder]:
@@ -185,13 +191,24 @@ def run_sampler(
 @question("2.3b", imports=OPTIMIZERS)
 def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Where the schedules are, there x and t are made: a model on a GPU samples there."""
-    there, diffusion = student.torch, make(student, Schedule(1e-3, 0.3, 3))
-    diffusion.to("meta")  # a device that every machine has; nothing is computed on it
-    y = Built(there.Tensor.to, {"labels": Built(there.arange, {"end": 4}), "device": "meta"})
+    there, schedule, shape, calls = student.torch, Schedule(1e-3, 0.3, 3), (4, 3, 4, 4), count(1)
     hint = "Make tensors where the schedules are: device=self.betas.device."
     reads_values = lambda message: "meta tensor" in message  # noqa: E731  of t say: it cannot be told this way
+
+    def moved(x: Tensor) -> Built:
+        return Built(there.Tensor.to, {"x": x, "device": "meta"})  # which every machine has; nothing is computed on it
+
+    def denoise_fn(x: object, y: object, t: object) -> Built:
+        expect_an_end(next(calls), schedule)
+        for name, value in {"x": x, "y": y, "t": t}.items():
+            if isinstance(value, Tensor):  # only what is moved has no elements to send
+                raise wrong(f"With the model on another device the {name} that your sampler makes is not there.", hint)
+        return moved(torch.zeros(shape))
+
+    diffusion = make(student, schedule)
+    diffusion.to("meta")
     with on_one_device("the model on another device your sampler", hint, reads_values):
-        diffusion.sample(there.addcmul, (4, 3, 4, 4), y)  # x + y t: it wants all three in one place
+        diffusion.sample(denoise_fn, shape, moved(torch.arange(4)))
 
 
 @question("2.3b")

@@ -269,36 +269,44 @@ class Student:
 
     def get(self, remotes: Sequence[Remote]) -> tuple:
         """Read attributes and objects; see `fetch`."""
-        reply, received = self._ask(Request({"operation": "get", "of": [self._address(remote) for remote in remotes]}))
+        reply, received = self._ask(
+            lambda: Request({"operation": "get", "of": [self._address(remote) for remote in remotes]})
+        )
         return self._read_sequence(reply["ok"], received, len(remotes))
 
     def set(self, remote: Remote, name: str, value: Any) -> None:
         """Set an attribute, before the next request with a result."""
-        fields = {"operation": "set", "name": name, "value": self._encode(value, self._tensors)}
-        self._waiting.append(Request(self._address(remote) | fields))
+        if self._answer is None:
+            fields = {"operation": "set", "name": name, "value": self._encode(value, self._tensors)}
+            self._waiting.append(Request(self._address(remote) | fields))
 
     def make(self, remote: Remote, arguments: tuple, keywords: dict[str, Any], is_class: bool = False) -> Remote:
         """Call something before the next request with a result; what it gives stays in the worker."""
         self._made += 1
-        message = self._address(remote) | {
-            "operation": "make",
-            "number": -self._made,  # the worker's own numbers are not negative
-            "arguments": [self._encode(argument, self._tensors) for argument in arguments],
-            "keywords": {name: self._encode(value, self._tensors) for name, value in keywords.items()},
-        }
-        self._waiting.append(Request(message, repr(remote), is_class))
-        return Remote(self, -self._made, label=repr(remote))
+        what = repr(remote)
+        if self._answer is None:
+            message = self._address(remote) | {
+                "operation": "make",
+                "number": -self._made,  # the worker's own numbers are not negative
+                "arguments": [self._encode(argument, self._tensors) for argument in arguments],
+                "keywords": {name: self._encode(value, self._tensors) for name, value in keywords.items()},
+            }
+            self._waiting.append(Request(message, what, is_class))
+        return Remote(self, -self._made, label=what)
 
     def settle(self) -> None:
         """Have everything done that waits for a request with a result. Raises Failure if something of it fails."""
         if any(request.what for request in self._waiting):
-            self._ask(Request({"operation": "settle"}))
+            self._ask(lambda: Request({"operation": "settle"}))
 
     def each(self, remote: Remote, cases: Sequence[Mapping[str, Any]]) -> tuple:
         """Call something once for every case; see `call_each`."""
-        encoded = [[self._encode(argument, self._tensors) for argument in case.values()] for case in cases]
-        message = self._address(remote) | {"operation": "each", "cases": encoded}
-        reply, received = self._ask(Request(message, repr(remote)))
+
+        def request() -> Request:
+            encoded = [[self._encode(argument, self._tensors) for argument in case.values()] for case in cases]
+            return Request(self._address(remote) | {"operation": "each", "cases": encoded}, repr(remote))
+
+        reply, received = self._ask(request)
         return self._read_sequence(reply["ok"], received, len(cases))
 
     def call(
@@ -312,18 +320,22 @@ class Student:
     ) -> Observation:
         """Call something in the worker; see `observe`, which is the way to ask for gradients."""
         names, gradients = names or [], gradients or []
-        tensors = self._tensors
         self._called = repr(remote)
-        encoded = [self._encode(argument, tensors) for argument in arguments]
-        message = self._address(remote) | {
-            "operation": "call",
-            "arguments": encoded,
-            "keywords": {name: self._encode(value, tensors) for name, value in keywords.items()},
-            "gradients": [_tensor_names(names, arguments, encoded)[name] for name in gradients],
-            "cotangent": self._encode(cotangent, tensors),
-            "echo": bool(names),
-        }
-        reply, received = self._ask(Request(message, self._called))
+
+        def request() -> Request:
+            tensors = self._tensors
+            encoded = [self._encode(argument, tensors) for argument in arguments]
+            message = self._address(remote) | {
+                "operation": "call",
+                "arguments": encoded,
+                "keywords": {name: self._encode(value, tensors) for name, value in keywords.items()},
+                "gradients": [_tensor_names(names, arguments, encoded)[name] for name in gradients],
+                "cotangent": self._encode(cotangent, tensors),
+                "echo": bool(names),
+            }
+            return Request(message, self._called)
+
+        reply, received = self._ask(request)
         value = self._read(reply["ok"], received)
         found = self._read_sequence(reply["gradients"], received, len(gradients)) if gradients else ()
         after = self._read_sequence(reply["arguments"], received, len(names)) if names else ()
@@ -380,20 +392,23 @@ class Student:
             self._files[module] = (self.directory / f"{module}.py").exists()
         return self._files[module]
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, request: Callable[[], Request]) -> Answer:
         """Send what waits and a request, in one round trip, with the callbacks in it.
+
+        A step that has its answer already is not asked what it requests.
 
         Raises:
             Failure: with the verdict, if any of them has no result.
         """
-        requests, tensors = [*self._waiting, request], self._tensors
-        if self._looks_ahead:
-            self._waiting = requests
-            raise _AskedError
-        answer = self._answer
-        self._forget()
-        if answer is not None:
+        if self._answer is not None:
+            answer = self._answer
+            self._forget()
             return answer
+        self._waiting.append(request())
+        if self._looks_ahead:
+            raise _AskedError
+        requests, tensors = self._waiting, self._tensors
+        self._forget()
         replies, received = self._send(requests, tensors)
         return replies[-1], received
 

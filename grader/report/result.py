@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,7 +111,8 @@ class Result:
 
     def as_fields(self) -> dict[str, Any]:
         """The fields of results.json."""
-        fields = asdict(replace(self, exhibits={}))
+        questions = [vars(each) | {"checks": [dict(vars(check)) for check in each.checks]} for each in self.questions]
+        fields = vars(self) | {"questions": questions}
         del fields["exhibits"]
         return fields
 
