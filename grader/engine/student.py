@@ -25,7 +25,7 @@ import torch
 from .isolation import Isolation
 from .launcher import Launcher, Process
 from .text import printable
-from .wire import Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
+from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
 
 CALL_SECONDS = 10.0
 WALL_SECONDS = 180.0
@@ -231,7 +231,7 @@ class Student:
         self._outgrown = False
         self._functions: list[tuple[Callable[..., Any], inspect.Signature]] = []
         self._waiting: list[Request] = []
-        self._tensors: Tensors = {}
+        self._tensors: Packed = {}
         self._made = 0
         self._looks_ahead = False
         self._answer: Answer | None = None
@@ -412,7 +412,7 @@ class Student:
         replies, received = self._send(requests, tensors)
         return replies[-1], received
 
-    def _send(self, requests: list[Request], tensors: Tensors) -> tuple[list[dict[str, Any]], Tensors]:
+    def _send(self, requests: list[Request], tensors: Packed) -> tuple[list[dict[str, Any]], Tensors]:
         """The replies to requests, and their tensors. Raises Failure; a file that was not to be imported is noted."""
         self._at = None
         try:
@@ -432,7 +432,7 @@ class Student:
         """Drop what waits, and an answer that was not asked for."""
         self._waiting, self._tensors, self._answer = [], {}, None
 
-    def _exchange(self, requests: list[Request], tensors: Tensors) -> tuple[list[dict[str, Any]], Tensors]:
+    def _exchange(self, requests: list[Request], tensors: Packed) -> tuple[list[dict[str, Any]], Tensors]:
         """One round trip. Raises Failure; then `_at` is the request that failed, if it was one of them."""
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
@@ -495,7 +495,7 @@ class Student:
             raise WireError("an answer with other parts than were asked for")
         return replies
 
-    def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Tensors]:
+    def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Packed]:
         """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""
         if set(reply) != {"callback", "arguments", "keywords"}:
             raise WireError("a malformed callback")
@@ -505,7 +505,7 @@ class Student:
         if type(arguments) is not list or type(keywords) is not dict or len(arguments) + len(keywords) > MAX_ARGUMENTS:
             raise WireError("a callback with malformed arguments")
         function, signature = self._functions[number]
-        tensors: Tensors = {}
+        tensors: Packed = {}
         try:
             positional = [self._decode(argument, received) for argument in arguments]
             named = {name: self._decode(value, received) for name, value in keywords.items()}
@@ -593,10 +593,10 @@ class Student:
             hint = "Only Python's own modules, torch and numpy can be imported where submissions are graded."
         return Failure("error", f"Your code raised an exception.\n{trace}", hint)
 
-    def _encode(self, value: Any, tensors: Tensors) -> dict[str, Any]:
+    def _encode(self, value: Any, tensors: Packed) -> dict[str, Any]:
         return encode(value, tensors, lambda other: self._refer(other, tensors))
 
-    def _refer(self, value: Any, tensors: Tensors) -> dict[str, Any]:
+    def _refer(self, value: Any, tensors: Packed) -> dict[str, Any]:
         """Remotes travel as addresses, functions as numbers to call back."""
         if isinstance(value, Remote):
             return {"remote": self._address(value)}

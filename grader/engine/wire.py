@@ -2,21 +2,23 @@
 
 A frame is a header (magic, length of the JSON, length of the elements), the JSON, the elements. A value travels as a
 skeleton, a dictionary with one key that says what it is; its tensors travel beside it by name. The JSON is a message
-whose "tensors", if there are any, says of each by name its dtype and shape, in the order of their elements.
+whose "tensors", if there are any, says of each by name its kind, as in "float32 3 4", in the order of their elements.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import select
 import socket
 import struct
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,6 +32,7 @@ MAX_ITEMS = 1000
 MAX_TEXT = 2000
 MAX_INTEGER = 1 << 63
 MAX_DIGITS = 20
+LENGTH = re.compile(r"[0-9]{1,10}")
 
 DTYPES = {
     "float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
@@ -38,7 +41,8 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, torch.Tensor]  # those of a frame that came
+Packed = dict[str, tuple[str, bytes]]  # those of a frame that goes: kind and elements
 
 
 class WireError(Exception):
@@ -70,15 +74,16 @@ class Channel:
         """Close the socket; closing twice is harmless."""
         self.socket.close()
 
-    def send(self, message: dict[str, Any], tensors: Tensors | None = None, deadline: float | None = None) -> None:
+    def send(self, message: dict[str, Any], tensors: Packed | None = None, deadline: float | None = None) -> None:
         """Send one frame, with tensors as `encode` makes them.
 
         Raises:
             WireClosed, WireTimeout: if the other side is gone, or does not read.
             WireError: if the frame is over the limits.
         """
-        table, blob = _pack(tensors) if tensors else (None, b"")
-        text = json.dumps(message if table is None else message | {"tensors": table}).encode()
+        if tensors:
+            message = message | {"tensors": {name: kind for name, (kind, _) in tensors.items()}}
+        text, blob = json.dumps(message).encode(), b"".join([elements for _, elements in (tensors or {}).values()])
         if len(text) > MAX_JSON_BYTES or len(blob) > MAX_TENSOR_BYTES:
             raise WireError(f"a frame of {len(text)} and {len(blob)} bytes is over the limits")
         try:
@@ -141,15 +146,30 @@ def _small_integer(digits: str) -> int:
 JSON = json.JSONDecoder(parse_int=_small_integer)
 
 
-def _pack(tensors: Tensors) -> tuple[dict[str, Any], bytes]:
-    """The table of tensors, contiguous ones on the CPU, and their elements one after another."""
-    table = {name: [NAMES[x.dtype], list(x.shape)] for name, x in tensors.items()}
-    return table, b"".join([_elements(x) for x in tensors.values()])
+class Kind(NamedTuple):
+    """What is known of a tensor before its elements, and how many bytes these are."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    size: int
 
 
-def _elements(x: torch.Tensor) -> memoryview:
-    """The elements of a contiguous tensor on the CPU, which are not copied."""
-    return (x.view(torch.int16) if x.dtype is torch.bfloat16 else x).numpy().data  # NumPy has no bfloat16
+@lru_cache(1 << 12)
+def _say_kind(dtype: torch.dtype, shape: torch.Size) -> str:
+    """A kind in words: "float32 3 4"."""
+    return " ".join([NAMES[dtype], *map(str, shape)])
+
+
+@lru_cache(1 << 12)
+def _read_kind(text: str) -> Kind:
+    """The kind that a text says. Raises WireError if it says none."""
+    name, *lengths = text.split(" ")
+    if name not in DTYPES or len(lengths) > MAX_DIMENSIONS or not all(map(LENGTH.fullmatch, lengths)):
+        raise WireError("a frame has a malformed table of tensors")
+    dtype, shape = DTYPES[name], tuple(map(int, lengths))
+    if _span(shape) > MAX_TENSOR_BYTES:
+        raise WireError("a frame has a tensor over the limits")
+    return Kind(dtype, shape, math.prod(shape) * dtype.itemsize)
 
 
 def _unpack(table: Any, elements: memoryview) -> Tensors:
@@ -157,43 +177,40 @@ def _unpack(table: Any, elements: memoryview) -> Tensors:
     if type(table) is not dict or len(table) > MAX_ITEMS:
         raise WireError("a frame has a malformed table of tensors")
     tensors, at = {}, 0
-    for name, entry in table.items():
-        dtype, shape = _entry(entry)
-        count = math.prod(shape)
-        if at + count * dtype.itemsize > len(elements):
+    for name, text in table.items():
+        if type(text) is not str:
+            raise WireError("a frame has a malformed table of tensors")
+        kind = _read_kind(text)
+        if at + kind.size > len(elements):
             raise WireError("a frame has fewer elements than its table of tensors says")
-        tensors[name] = _read_tensor(elements, at, count, dtype).view(shape)
-        at += count * dtype.itemsize
+        tensors[name] = _read_tensor(kind, elements, at)
+        at += kind.size
     if at != len(elements):
         raise WireError("a frame has more elements than its table of tensors says")
     return tensors
 
 
-def _read_tensor(elements: memoryview, at: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-    """A new tensor of `count` elements, which begin at byte `at`."""
-    if count == 0:
-        return torch.empty(0, dtype=dtype)
+def _span(shape: Sequence[int]) -> int:
+    """The product of the lengths that are not 0: torch makes no tensor where this overflows, not even an empty one."""
+    return math.prod(filter(None, shape))
+
+
+def _read_tensor(kind: Kind, elements: memoryview, at: int) -> torch.Tensor:
+    """A new tensor, whose elements begin at byte `at`."""
+    dtype, shape, size = kind
+    if size == 0:
+        return torch.empty(shape, dtype=dtype)
     if dtype is torch.bool:  # a byte that is neither 0 nor 1 makes a bool that is neither true nor false
-        return torch.frombuffer(elements, dtype=torch.uint8, count=count, offset=at).bool()
-    return torch.frombuffer(elements, dtype=dtype, count=count, offset=at).clone()
+        return torch.frombuffer(elements, dtype=torch.uint8, count=size, offset=at).view(shape).bool()
+    return torch.frombuffer(elements, dtype=dtype, count=size // dtype.itemsize, offset=at).view(shape).clone()
 
 
-def _entry(entry: Any) -> tuple[torch.dtype, list[int]]:
-    """The dtype and shape of one tensor of a table. Raises WireError if they are malformed."""
-    dtype, shape = entry if type(entry) is list and len(entry) == 2 else (None, None)
-    if type(dtype) is not str or dtype not in DTYPES or type(shape) is not list or len(shape) > MAX_DIMENSIONS:
-        raise WireError("a frame has a malformed table of tensors")
-    if not all(type(length) is int and 0 <= length < 1 << 32 for length in shape):
-        raise WireError("a frame has a malformed table of tensors")
-    return DTYPES[dtype], shape
-
-
-def encode(value: Any, tensors: Tensors, other: Callable[[Any], dict[str, Any]], depth: int = 0) -> dict:
+def encode(value: Any, tensors: Packed, other: Callable[[Any], dict[str, Any]], depth: int = 0) -> dict:
     """Describe `value` as a skeleton, and put its tensors into `tensors`.
 
     Args:
         value: anything. Numbers, text, None, tensors, and lists, tuples and dictionaries of them cross as data.
-        tensors: gains one entry, a contiguous copy on the CPU, for every tensor found.
+        tensors: gains one entry, a copy, for every tensor found.
         other: describes a value of any other type.
     """
     if value is None or type(value) in (bool, float):
@@ -212,7 +229,7 @@ def encode(value: Any, tensors: Tensors, other: Callable[[Any], dict[str, Any]],
     return other(value)
 
 
-def _encode_tensor(x: torch.Tensor, tensors: Tensors) -> dict[str, Any]:
+def _encode_tensor(x: torch.Tensor, tensors: Packed) -> dict[str, Any]:
     """Look at layout, device, type and size before any operation on the elements."""
     if x.layout is not torch.strided:
         return {"unusable": f"a tensor of layout {x.layout}"}
@@ -224,11 +241,15 @@ def _encode_tensor(x: torch.Tensor, tensors: Tensors) -> dict[str, Any]:
         return {"unusable": f"a tensor of {x.numel():,} elements"}
     if x.dim() > MAX_DIMENSIONS:
         return {"unusable": f"a tensor of {x.dim()} dimensions"}
+    if x.numel() == 0 and _span(x.shape) > MAX_TENSOR_BYTES:
+        return {"unusable": f"an empty tensor of the shape {tuple(x.shape)}"}
     name = f"t{len(tensors)}"
     plain = x.detach()
     if type(plain) is not torch.Tensor:
         plain = plain.as_subclass(torch.Tensor)
-    tensors[name] = plain.resolve_neg().cpu().clone(memory_format=torch.contiguous_format)
+    if plain.dtype is torch.bfloat16:  # which NumPy has not
+        plain = plain.view(torch.int16)
+    tensors[name] = _say_kind(x.dtype, x.shape), plain.resolve_neg().cpu().numpy().tobytes()
     return {"tensor": name}
 
 

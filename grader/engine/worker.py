@@ -23,7 +23,7 @@ import numpy
 import torch
 
 from . import sandbox
-from .wire import Channel, Tensors, WireClosed, WireError, decode, encode
+from .wire import Channel, Packed, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
 MAX_ELEMENTS = 1 << 26  # of a result to differentiate: expanded tensors can claim any number
@@ -91,7 +91,7 @@ class Worker:
                 message, tensors = self._receive()
             except WireClosed:
                 return
-            out: Tensors = {}
+            out: Packed = {}
             replies = self._answer_all(message["requests"], tensors, out)
             self.output.flush()
             try:
@@ -103,7 +103,7 @@ class Worker:
                 replies[-1] = {"error": describe_error(too_large, self.directory)}
                 self.channel.send({"id": message["id"], "replies": replies})
 
-    def _answer_all(self, requests: list[dict[str, Any]], tensors: Tensors, out: Tensors) -> list[dict[str, Any]]:
+    def _answer_all(self, requests: list[dict[str, Any]], tensors: Tensors, out: Packed) -> list[dict[str, Any]]:
         """The replies to requests, up to the first that fails; then there are no tensors."""
         replies = []
         for number, request in enumerate(requests):
@@ -119,7 +119,7 @@ class Worker:
         message, tensors = self.channel.receive()
         return message, {name: x.to(self.device) for name, x in tensors.items()}
 
-    def _answer(self, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any], tensors: Tensors, out: Packed) -> dict[str, Any]:
         operation = request["operation"]
         if operation == "begin":
             return self._begin(request["seed"])
@@ -171,7 +171,7 @@ class Worker:
         arguments = [self._decode(argument, tensors) for argument in request["arguments"]]
         return arguments, {name: self._decode(value, tensors) for name, value in request["keywords"].items()}
 
-    def _call(self, function: Any, request: dict[str, Any], tensors: Tensors, out: Tensors) -> dict[str, Any]:
+    def _call(self, function: Any, request: dict[str, Any], tensors: Tensors, out: Packed) -> dict[str, Any]:
         """Call `function`, and differentiate the sum of its first result, weighted by the cotangent."""
         leaves = [tensors[name].requires_grad_() for name in request["gradients"]]
         arguments, keywords = self._arguments(request, tensors)
@@ -184,7 +184,7 @@ class Worker:
             reply["arguments"] = self._encode(arguments, out)
         return reply
 
-    def _encode(self, value: Any, out: Tensors) -> dict[str, Any]:
+    def _encode(self, value: Any, out: Packed) -> dict[str, Any]:
         return encode(value, out, self._refer)
 
     def _refer(self, value: Any) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class Worker:
 
     def _call_back(self, function: int, arguments: tuple, keywords: dict[str, Any]) -> Any:
         """Ask the trusted side for the value of one of its functions."""
-        out: Tensors = {}
+        out: Packed = {}
         message = {
             "callback": function,
             "arguments": [self._encode(argument, out) for argument in arguments],

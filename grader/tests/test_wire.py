@@ -26,7 +26,7 @@ def refuse(*what: Any) -> Any:
 
 
 def through(value: Any) -> Any:
-    tensors: wire.Tensors = {}
+    tensors: wire.Packed = {}
     skeleton = wire.encode(value, tensors, lambda other: {"unusable": type(other).__name__})
     a, b = socket.socketpair()
     with a, b:
@@ -78,6 +78,7 @@ def test_nan_and_infinity_come_back() -> None:
         (torch.ones(2, dtype=torch.complex64), "a tensor of torch.complex64"),
         (torch.ones(2, device="meta"), "a tensor on the device meta"),
         (torch.ones((1,) * 17), "a tensor of 17 dimensions"),
+        (torch.ones(0, 1 << 40), "an empty tensor of the shape (0, 1099511627776)"),
         (10**400, "an integer of over 64 bits"),
         ({1, 2}, "set"),
         ({1: 2}, "dict"),
@@ -112,7 +113,7 @@ def frame(text: str, elements: bytes = b"") -> bytes:
 
 
 def test_a_byte_that_is_no_bool_becomes_one(ends: tuple[Channel, Channel]) -> None:
-    ends[0].socket.sendall(frame('{"tensors": {"x": ["bool", [3]]}}', b"\x00\x01\x02"))
+    ends[0].socket.sendall(frame('{"tensors": {"x": "bool 3"}}', b"\x00\x01\x02"))
     message, tensors = ends[1].receive(time.monotonic() + 5)
     assert message == {}
     assert torch.equal(tensors["x"].to(torch.uint8), torch.tensor([0, 1, 1], dtype=torch.uint8))
@@ -133,16 +134,20 @@ def test_a_byte_that_is_no_bool_becomes_one(ends: tuple[Channel, Channel]) -> No
         frame('{"tensors": []}'),
         frame('{"tensors": {"x": []}}'),
         frame('{"tensors": {"x": ["float32", 1]}}', b"1234"),
-        frame('{"tensors": {"x": ["float32", [1.0]]}}', b"1234"),
-        frame('{"tensors": {"x": ["float32", [true]]}}', b"1234"),
-        frame('{"tensors": {"x": ["float32", [-1, -1]]}}', b"1234"),
-        frame('{"tensors": {"x": ["complex64", [1]]}}', b"12345678"),
-        frame('{"tensors": {"x": [["float32"], [1]]}}', b"1234"),
-        frame('{"tensors": {"x": ["float32", [2]]}}', b"1234"),
-        frame('{"tensors": {"x": ["float32", [1]]}}', b"12345678"),
-        frame('{"tensors": {"x": ["uint8", [4294967295, 4294967295, 4294967295]]}}', b"1234"),
-        frame('{"tensors": {"x": ["uint8", [' + "1, " * 99 + "1]]}}", b"1"),
-        frame('{"tensors": {' + ", ".join(f'"{n}": ["uint8", [0]]' for n in range(1001)) + "}}"),
+        frame('{"tensors": {"x": ""}}', b"1234"),
+        frame('{"tensors": {"x": "float32 1.0"}}', b"1234"),
+        frame('{"tensors": {"x": "float32 1 "}}', b"1234"),
+        frame('{"tensors": {"x": "float32\\n1"}}', b"1234"),
+        frame('{"tensors": {"x": "float32 \u0661"}}', b"1234"),
+        frame('{"tensors": {"x": "float32 -1 -1"}}', b"1234"),
+        frame('{"tensors": {"x": "complex64 1"}}', b"12345678"),
+        frame('{"tensors": {"x": "float32 2"}}', b"1234"),
+        frame('{"tensors": {"x": "float32 1"}}', b"12345678"),
+        frame('{"tensors": {"x": "uint8 4294967295 4294967295 4294967295"}}', b"1234"),
+        frame('{"tensors": {"x": "uint8 0 4294967295 4294967295"}}'),
+        frame('{"tensors": {"x": "uint8 ' + "9" * 5000 + '"}}', b"1"),
+        frame('{"tensors": {"x": "uint8' + " 1" * 100 + '"}}', b"1"),
+        frame('{"tensors": {' + ", ".join(f'"{n}": "uint8 0"' for n in range(1001)) + "}}"),
     ],
 )
 def test_malformed_frames_are_refused(ends: tuple[Channel, Channel], data: bytes) -> None:
@@ -167,7 +172,7 @@ def test_a_frame_that_stops_short_times_out_and_a_closed_wire_says_so(ends: tupl
 
 def test_sending_to_a_side_that_does_not_read_times_out(ends: tuple[Channel, Channel]) -> None:
     with pytest.raises(WireTimeout):
-        ends[0].send({}, {"x": torch.zeros(1 << 22)}, time.monotonic() + 0.1)
+        ends[0].send({}, {"x": ("uint8 4194304", bytes(1 << 22))}, time.monotonic() + 0.1)
 
 
 def test_oversize_frames_are_not_sent(ends: tuple[Channel, Channel]) -> None:
