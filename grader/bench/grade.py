@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -21,6 +22,7 @@ from grader.bench.classroom import make_class, write_class
 
 TARGET_SECONDS = 1.5
 TARGET_RATE, TARGET_RATIO, TARGET_GAIN = 15, 15, 1.8
+TURNS = 5
 SHARE_FOR_GAIN = 5
 SETTINGS = Settings(seed=0, training=False)
 Class = Mapping[str, Mapping[str, bytes]]
@@ -48,16 +50,35 @@ def compare_with_import(runs: int) -> None:
     print(f"{'beyond import torch':22} median {beyond:.2f} s; the target is at most {TARGET_SECONDS} s")
 
 
-def rate_of_batch(made: Class, jobs: int) -> float:
-    """Submissions per second of the batch, from the first result on: processes start once a class."""
+@dataclass
+class Rate:
+    """Submissions that were graded, and the seconds that took, in several turns."""
+
+    submissions: int = 0
+    seconds: float = 0.0
+
+    def add(self, submissions: int, seconds: float) -> None:
+        """One more turn."""
+        self.submissions += submissions
+        self.seconds += seconds
+
+    @property
+    def each_second(self) -> float:
+        """Submissions per second."""
+        return self.submissions / self.seconds
+
+
+def time_batch(rate: Rate, made: Class, jobs: int) -> None:
+    """Grade a class as the batch does, timed from the first result on: processes start once a class."""
     results = grade_contents(made, SETTINGS, jobs)
     next(results)
     started = time.perf_counter()
-    return sum(1 for _ in results) / (time.perf_counter() - started)
+    count = sum(1 for _ in results)
+    rate.add(count, time.perf_counter() - started)
 
 
-def rate_of_pytest(made: Class, jobs: int) -> float:
-    """Submissions per second where each gets a pytest process of its own for the same checks, some side by side."""
+def time_pytest(rate: Rate, made: Class, jobs: int) -> None:
+    """Grade a class with a pytest process for each submission, doing the same checks, some side by side."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_class(folder, made)
@@ -71,23 +92,33 @@ def rate_of_pytest(made: Class, jobs: int) -> float:
         started = time.perf_counter()
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(grade, made))
-        return len(made) / (time.perf_counter() - started)
+        rate.add(len(made), time.perf_counter() - started)
 
 
 def compare_class(students: int, sample: int, jobs: int) -> None:
-    """Print the rates of a class with one job and with several, and that of pytest on a sample of the class."""
-    made = make_class(students)
-    part = dict(list(made.items())[:: max(len(made) // sample, 1)][:sample])
-    some = dict(list(made.items())[: students // SHARE_FOR_GAIN])
-    alone, several = rate_of_batch(some, 1), rate_of_batch(some, jobs)
-    together, pytest = rate_of_batch(made, jobs), rate_of_pytest(part, jobs)
-    print(f"a class of {students}, numeric questions, right, wrong, missing, broken and hostile code")
-    print(f"{'batch, 1 job':22} {alone:.2f} submissions a second, of the first {len(some)}")
-    print(f"{f'batch, {jobs} jobs':22} {several:.2f} a second, of the same")
-    print(f"{f'gain of {jobs} jobs':22} {several / alone:.2f}; the target is {TARGET_GAIN} for 2")
-    print(f"{'batch, everybody':22} {together:.2f} a second; the target is {TARGET_RATE} on two cores")
-    print(f"{f'pytest, {jobs} processes':22} {pytest:.2f} a second, one process each, of {len(part)} of them")
-    print(f"{'batch to pytest':22} {together / pytest:.1f}; the target is {TARGET_RATIO}")
+    """Print the rates of a class with one job and with several, and that of pytest on a sample of the class.
+
+    They take turns, so that a machine that becomes slower meanwhile does so for all of them.
+    """
+    made = list(make_class(students).items())
+    everybody, pytest, alone, several = Rate(), Rate(), Rate(), Rate()
+    for turn in range(TURNS):
+        part = made[turn::TURNS]
+        some = dict(part[: max(len(part) // SHARE_FOR_GAIN, 2)])
+        time_batch(everybody, dict(part), jobs)
+        time_pytest(pytest, dict(part[:: max(len(part) * TURNS // sample, 1)]), jobs)
+        time_batch(alone, some, 1)
+        time_batch(several, some, jobs)
+    rates = [rate.each_second for rate in (everybody, pytest, alone, several)]
+    print(f"a class of {students}, numeric questions, right, wrong, missing, broken and hostile code, in {TURNS} turns")
+    print(f"{'batch, 1 job':22} {rates[2]:.2f} submissions a second, of {alone.submissions}")
+    print(f"{f'batch, {jobs} jobs':22} {rates[3]:.2f} a second, of the same")
+    print(f"{f'gain of {jobs} jobs':22} {rates[3] / rates[2]:.2f}; the target is {TARGET_GAIN} for 2")
+    print(f"{'batch, everybody':22} {rates[0]:.2f} a second; the target is {TARGET_RATE} on two cores")
+    print(
+        f"{f'pytest, {jobs} processes':22} {rates[1]:.2f} a second, one process each, of {pytest.submissions} of them"
+    )
+    print(f"{'batch to pytest':22} {rates[0] / rates[1]:.1f}; the target is {TARGET_RATIO}")
 
 
 def main(
