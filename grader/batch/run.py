@@ -26,8 +26,10 @@ from .entry import Entry
 from .store import PICTURES, Store
 
 ATTEMPTS = 3  # of a submission whose process dies
+KEPT_MEMORY = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes
 IN_FLIGHT = 2  # submissions a process has at hand, so that none waits for the parent
 Contents = Mapping[str, Mapping[str, bytes]]  # files by name, by the key of their result
+
 DECIDES = ("grader/*.py", "grader/*.toml", "grader/checks/**/*.py", "grader/oracle/*.py", "grader/engine/*.py")
 DECIDES_TOO = ("grader/report/result.py", "data/*.py", "data/*.png")
 
@@ -104,9 +106,19 @@ def _begin_in_pool(device: str) -> None:
     _begin(device)
 
 
+def _keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next tensors: to ask the kernel for pages again takes longer."""
+    from grader.engine.landlock import LIBC
+
+    if LIBC is not None and hasattr(LIBC, "mallopt"):  # glibc
+        for option, size in KEPT_MEMORY.items():
+            LIBC.mallopt(option, size)
+
+
 def _begin(device: str) -> None:
     """Make a process ready to grade: torch here and in its zygote, side by side."""
     global _launcher
+    _keep_freed_memory()
     os.environ["OMP_NUM_THREADS"] = "1"  # a core a process; torch reads it once
     from grader.engine.launcher import OPTIMIZERS, default_launcher
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 
 from torch import Tensor
 
@@ -39,6 +40,11 @@ def within(kind: str, used: float) -> bool:
     return _current.get(Ledger()).within(kind, used)
 
 
+@cache
+def _kind(rtol: float, atol: float) -> str:
+    return f"{atol:.0e} + {rtol:.0e} of the value"
+
+
 def close(actual: Tensor, expected: Tensor, rtol: float = RTOL, atol: float = ATOL) -> bool:
     """Whether two tensors agree, elementwise to atol + rtol |expected|. If they do, how closely is kept."""
     if actual.shape != expected.shape:
@@ -46,5 +52,5 @@ def close(actual: Tensor, expected: Tensor, rtol: float = RTOL, atol: float = AT
     used = float(((actual - expected).abs() / (expected.abs() * rtol + atol)).max())
     if not used <= 1:
         return False
-    within(f"{atol:.0e} + {rtol:.0e} of the value", used)
+    within(_kind(rtol, atol), used)
     return True

@@ -24,7 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Remote, Student, at_once, fetch, later, observe
+from grader.engine.student import (
+    Built,
+    Failure,
+    Remote,
+    Student,
+    at_once,
+    fetch,
+    gather,
+    observe,
+    overwrite,
+)
 from grader.oracle.mlp import GAINS, MOST_LAYERS, draw_gains, name_activations, name_output
 
 from .draw import Draw
@@ -187,6 +197,7 @@ class Circuit:
         self.last = {name for name, x in weights.items() if set(x.shape) & set(plan.outputs)}
         self.hidden = [name for name in weights if name not in self.last]
         self.weights = {name: self._draw(name, x, plan, draw) for name, x in parameters.items()}
+        self.tensors = gather(module, [reduce(getattr, name.split("."), module).data for name in parameters])
 
     def _draw(self, name: str, parameter: Tensor, plan: Plan, draw: Draw) -> Tensor:
         weights = draw.uniform(0.5, 1.5, *parameter.shape)
@@ -202,8 +213,7 @@ class Circuit:
     def set(self, factors: Mapping[str, float | Tensor] | None = None) -> None:
         """Give the network its weights, some of them times a factor."""
         factors = factors or {}
-        weights = {name: x * factors.get(name, 1.0) for name, x in self.weights.items()}
-        later(self.module.load_state_dict, weights, False)
+        overwrite(self.module, self.tensors, [x * factors.get(name, 1.0) for name, x in self.weights.items()])
 
     def respond(self, inputs: Tensor, factors: Mapping[str, float | Tensor] | None = None) -> Tensor:
         """What comes out of `inputs` (B, *plan.shape), as `run` gives it, with some of the weights times a factor."""
@@ -234,16 +244,16 @@ class Circuit:
         Of two inputs of ones, (2, *plan.shape); last layers have the gain `last`, hidden ones 1 if nothing is said.
         """
         gains = gains or {}
-        weights = {}
+        weights = []
         for name, x in self.weights.items():
             if name in self.hidden:
                 before = self.plan.inputs if self.plan.is_first(x) else self.plan.hidden
-                weights[name] = torch.full_like(x, gains.get(name, 1.0) / before)
+                weights.append(torch.full_like(x, gains.get(name, 1.0) / before))
             elif name in self.last:
-                weights[name] = torch.full_like(x, last / self.plan.hidden)
+                weights.append(torch.full_like(x, last / self.plan.hidden))
             else:
-                weights[name] = x
-        later(self.module.load_state_dict, weights, False)
+                weights.append(x)
+        overwrite(self.module, self.tensors, weights)
         return self.run(torch.ones(2, *self.plan.shape))
 
 

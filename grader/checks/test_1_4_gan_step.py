@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Failure, Remote, Student, at_once, fetch, later
+from grader.engine.student import Failure, Remote, Student, at_once, fetch, later, overwrite
 from grader.oracle.answers import Form, form
 
 from .draw import Draw
@@ -99,13 +99,14 @@ def _read_layer(state: Any, layer: str, shape: tuple[int, int], name: str) -> Te
 
 def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
     """New networks with the weights of `inputs`, and plain gradient descent as both optimizers."""
-    nn, layers, optimizers = student.torch.nn, [], []
-    for name, shape in [("generator", (Z_DIM, PIXELS)), ("discriminator", (PIXELS, 1))]:
-        layer = nn.Linear(*shape)
-        weight, bias = _parts(inputs[name])
-        later(layer.load_state_dict, {"weight": weight, "bias": bias})
-        layers.append(layer)
-        optimizers.append(student.torch.optim.SGD(later(layer.parameters), lr=float(inputs[f"{name}_lr"])))
+    nn, sgd = student.torch.nn, student.torch.optim.SGD
+    layers = [nn.Linear(Z_DIM, PIXELS), nn.Linear(PIXELS, 1)]
+    tensors = [x.data for layer in layers for x in (layer.weight, layer.bias)]
+    overwrite(nn, tensors, [part for name in NETWORKS for part in _parts(inputs[name])])
+    optimizers = [
+        sgd(later(layer.parameters), lr=float(inputs[f"{name}_lr"]))
+        for name, layer in zip(NETWORKS, layers, strict=True)
+    ]
     generator = nn.Sequential(layers[0])
     discriminator = nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
     both = nn.ModuleList(layers)

@@ -191,7 +191,7 @@ def run_sampler(
 @question("2.3b", imports=OPTIMIZERS)
 def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Where the schedules are, there x and t are made: a model on a GPU samples there."""
-    there, schedule, shape, calls = student.torch, Schedule(1e-3, 0.3, 3), (4, 3, 4, 4), count(1)
+    there, schedule, shape, calls = student.torch, Schedule(1e-3, 0.3, 2), (4, 3, 4, 4), count(1)
     hint = "Make tensors where the schedules are: device=self.betas.device."
     reads_values = lambda message: "meta tensor" in message  # noqa: E731  of t say: it cannot be told this way
 
