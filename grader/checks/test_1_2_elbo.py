@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Observation, Student, call_each, observe
+from grader.engine.student import Built, Failure, Observation, Student, call_each, observe, observe_each
 from grader.oracle.answers import form
 from grader.oracle.closed_form import Expected
 
@@ -171,7 +171,7 @@ def test_elbo_gradient(student: Student, draw: Draw) -> None:
     """The gradients by x_reconst and by the mean and the standard deviation of the posterior."""
     cases = [draw_inputs(draw, shape, z_dim) for shape, z_dim in [((7, 2, 5, 3), 3), ((3, 2, 4, 7), 24)]]
     with errors_explained(student, cases):
-        observed = [observe(student.loss.compute_elbo, arguments(student, inputs)) for inputs in cases]
+        observed = observe_each(student.loss.compute_elbo, [arguments(student, inputs) for inputs in cases])
     judged = [ELBO.at(**inputs) for inputs in cases]
     try:  # the two bounds together: a single one may be that of another mistake by chance
         expect_all([(one.value, expected) for one, expected in zip(observed, judged, strict=True)], "the bound")

@@ -51,13 +51,28 @@ def draw_game(draw: Draw, batch: int, generator_lr: float = LR, discriminator_lr
 
 @dataclass(frozen=True)
 class Networks:
-    """Both networks in the worker, each one linear layer, and their optimizers."""
+    """Both networks in the worker, each one linear layer, and their optimizers.
 
-    generator: Remote
-    discriminator: Remote
+    Attributes:
+        layers: of the generator and of the discriminator.
+        both: a module of the two layers.
+        arguments: the networks and the optimizers, the first four of gan_step.
+        gan_step: the student's.
+    """
+
+    layers: tuple[Remote, Remote]
     both: Remote
     arguments: tuple[Remote, ...]
     gan_step: Remote
+
+    def start(self, inputs: Mapping[str, Tensor], left: Mapping[str, Tensor] | None = None) -> None:
+        """Give the networks the weights of `inputs` and, as an earlier backward leaves them, the gradients `left`."""
+        later(self.both.requires_grad_)
+        tensors = [(layer.weight, layer.bias) for layer in self.layers]
+        weights = [_parts(inputs[name]) for name in NETWORKS]
+        overwrite(self.both, [x.data for pair in tensors for x in pair], [x for pair in weights for x in pair])
+        for name, (weight, bias) in zip(NETWORKS, tensors, strict=True):
+            weight.grad, bias.grad = _parts(left[name]) if left and name in left else (None, None)
 
     def step(self, x: Tensor, z: Tensor) -> tuple[tuple, Inputs]:
         """One call of `gan_step`. Returns what it returned, and the networks after it."""
@@ -76,12 +91,6 @@ class Networks:
             "discriminator": _read_layer(state, "1", (1, PIXELS), "discriminator").squeeze(0),
         }
 
-    def leave_gradients(self, network: str, gradient: Tensor) -> None:
-        """Give a network gradients, as an earlier backward leaves them."""
-        layer = getattr(self, network)
-        weight, bias = _parts(gradient)
-        layer.weight.grad, layer.bias.grad = weight, bias
-
 
 def _parts(layer: Tensor) -> tuple[Tensor, Tensor]:
     """The weight and the bias of a layer with its bias in the last column."""
@@ -97,20 +106,18 @@ def _read_layer(state: Any, layer: str, shape: tuple[int, int], name: str) -> Te
     return torch.cat([weight, bias[:, None]], dim=1)
 
 
-def build(student: Student, inputs: Mapping[str, Tensor]) -> Networks:
-    """New networks with the weights of `inputs`, and plain gradient descent as both optimizers."""
-    nn, sgd = student.torch.nn, student.torch.optim.SGD
-    layers = [nn.Linear(Z_DIM, PIXELS), nn.Linear(PIXELS, 1)]
-    tensors = [x.data for layer in layers for x in (layer.weight, layer.bias)]
-    overwrite(nn, tensors, [part for name in NETWORKS for part in _parts(inputs[name])])
-    optimizers = [
-        sgd(later(layer.parameters), lr=float(inputs[f"{name}_lr"]))
-        for name, layer in zip(NETWORKS, layers, strict=True)
-    ]
-    generator = nn.Sequential(layers[0])
-    discriminator = nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
-    both = nn.ModuleList(layers)
-    return Networks(layers[0], layers[1], both, (generator, discriminator, *optimizers), student.train.gan_step)
+def build(student: Student, rates: tuple[float, ...]) -> Networks:
+    """New networks, and plain gradient descent of these learning rates as their optimizers."""
+    nn, layers = student.torch.nn, (student.torch.nn.Linear(Z_DIM, PIXELS), student.torch.nn.Linear(PIXELS, 1))
+    pairs = zip(layers, rates, strict=True)
+    optimizers = [student.torch.optim.SGD(later(layer.parameters), lr=rate) for layer, rate in pairs]
+    networks = nn.Sequential(layers[0]), nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
+    return Networks(layers, nn.ModuleList(layers), (*networks, *optimizers), student.train.gan_step)
+
+
+def rates_of(inputs: Inputs) -> tuple[float, ...]:
+    """The learning rates of a game, of the generator and of the discriminator."""
+    return tuple(float(inputs[f"{name}_lr"]) for name in NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -123,15 +130,14 @@ class Played:
 
 
 def play(student: Student, games: Sequence[Inputs]) -> list[Played]:
-    """Call `gan_step` once for every game, each with new networks."""
-    return list(at_once(student.train, [partial(play_once, student, inputs) for inputs in games]))
+    """Call `gan_step` once for every game; those of the same rates share networks, not weights."""
+    networks = {rates: build(student, rates) for rates in dict.fromkeys(map(rates_of, games))}
+    return list(at_once(student.train, [partial(play_once, networks[rates_of(inputs)], inputs) for inputs in games]))
 
 
-def play_once(student: Student, inputs: Inputs, left: Mapping[str, Tensor] | None = None) -> Played:
-    """Call `gan_step` with new networks, some of which may have gradients already."""
-    networks = build(student, inputs)
-    for name, gradient in (left or {}).items():
-        networks.leave_gradients(name, gradient)
+def play_once(networks: Networks, inputs: Inputs, left: Mapping[str, Tensor] | None = None) -> Played:
+    """Call `gan_step` with networks as in `inputs`, some of which may have gradients already."""
+    networks.start(inputs, left)
     return Played(inputs, *networks.step(inputs["x"], inputs["z"]))
 
 
@@ -192,15 +198,16 @@ def test_gan_step_judges_by_the_new_discriminator(student: Student, draw: Draw) 
 def test_gan_step_starts_from_zero_gradients(student: Student, draw: Draw) -> None:
     """Gradients of before change nothing: in three steps in a row, and where there were some before the first."""
     inputs = draw_game(draw, 4)
-    row = build(student, inputs)
+    row, networks = build(student, rates_of(inputs)), build(student, rates_of(inputs))
+    row.start(inputs)
     states = [row.read(row.both.state_dict())]
     states += [after for _, after in at_once(row.both, [partial(row.step, inputs["x"], inputs["z"])] * 3)]
     for name in NETWORKS:
         if close(states[0][name], states[1][name]):
             raise wrong(f"The {name} does not move at all, so that there is no step to look at.")
     left = [{name: draw.normal(*inputs[name].shape)} for name in NETWORKS]
-    games = [partial(play_once, student, inputs), *(partial(play_once, student, inputs, some) for some in left)]
-    games += [partial(play_once, student, inputs | before) for before in states[1:-1]]
+    games = [partial(play_once, networks, inputs), *(partial(play_once, networks, inputs, some) for some in left)]
+    games += [partial(play_once, networks, inputs | before) for before in states[1:-1]]
     played = at_once(student.train, games)
     if not alike(next(played).after, states[1]):
         raise wrong(

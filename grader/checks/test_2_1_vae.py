@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student, call_each, observe
+from grader.engine.student import Failure, Remote, Student, call_each, observe, observe_each
 from grader.oracle.answers import form
 from grader.oracle.closed_form import Expected
 from grader.oracle.statistics import variance_bounds
@@ -73,9 +73,10 @@ def explain_extremes(pairs: list[tuple[object, Expected]], values: list[tuple[fl
 @question("2.1a")
 def test_kl_gradient(student: Student, draw: Draw) -> None:
     """The gradients by mu and logvar."""
-    for shape in [(5, 3, 7, 4), (3, 4, 1, 1)]:
-        inputs = {"mu": draw.normal(*shape, std=2), "logvar": draw.normal(*shape, std=2)}
-        expect_gradients(observe(student.loss.KLDivergenceLoss(), inputs), KL.at(**inputs))
+    shapes = [(5, 3, 7, 4), (3, 4, 1, 1)]
+    cases = [{"mu": draw.normal(*shape, std=2), "logvar": draw.normal(*shape, std=2)} for shape in shapes]
+    for inputs, observed in zip(cases, observe_each(student.loss.KLDivergenceLoss(), cases), strict=True):
+        expect_gradients(observed, KL.at(**inputs))
 
 
 @question("2.1a")

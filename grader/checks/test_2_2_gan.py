@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from grader.engine.student import Student, observe
+from grader.engine.student import Student, observe, observe_each
 from grader.oracle.answers import form
 
 from .draw import Draw
@@ -67,9 +67,9 @@ def test_discriminator_both_margins(student: Student, draw: Draw) -> None:
 @question("2.2a")
 def test_discriminator_gradient(student: Student, draw: Draw) -> None:
     """The gradients by real and fake, off the kinks of the hinge."""
-    for shape in [(8,), (6, 1), (3, 1, 4, 4)]:
-        inputs = draw_around_margins(draw, *shape)
-        expect_gradients(observe(student.loss.GANLossD(), inputs), DISCRIMINATOR_HINGE.at(**inputs))
+    cases = [draw_around_margins(draw, *shape) for shape in [(8,), (6, 1), (3, 1, 4, 4)]]
+    for inputs, observed in zip(cases, observe_each(student.loss.GANLossD(), cases), strict=True):
+        expect_gradients(observed, DISCRIMINATOR_HINGE.at(**inputs))
 
 
 @question("2.2a")
@@ -103,6 +103,6 @@ def test_generator_batches_and_patches(student: Student, draw: Draw) -> None:
 @question("2.2b")
 def test_generator_gradient(student: Student, draw: Draw) -> None:
     """The gradient by fake, the same for every logit."""
-    for shape in [(8,), (6, 1), (3, 1, 4, 4)]:
-        inputs = {"fake": draw_logits(draw, *shape)}
-        expect_gradients(observe(student.loss.GANLossG(), inputs), GENERATOR_HINGE.at(**inputs))
+    cases = [{"fake": draw_logits(draw, *shape)} for shape in [(8,), (6, 1), (3, 1, 4, 4)]]
+    for inputs, observed in zip(cases, observe_each(student.loss.GANLossG(), cases), strict=True):
+        expect_gradients(observed, GENERATOR_HINGE.at(**inputs))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 
 import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Failure, Remote, Student, call_each, fetch, observe
+from grader.engine.student import Built, Failure, Remote, Student, at_once, call_each, fetch, observe
 from grader.oracle.answers import form
 from grader.oracle.diffusion import GaussianData, Schedule, column
 from grader.oracle.statistics import mean_bound, variance_bounds
@@ -57,9 +57,10 @@ def draw_q_sample(draw: Draw, t: list[int] | Tensor) -> dict[str, Tensor]:
 
 def expect_q_sample(student: Student, schedules: Mapping[Schedule, Sequence[dict[str, Tensor]]]) -> None:
     """Calls of q_sample against equation (4), for some schedules."""
+    calls = [partial(call_each, make(student, schedule).q_sample, cases) for schedule, cases in schedules.items()]
     results = []
-    for schedule, cases in schedules.items():
-        right, values = form("q_sample", schedule), call_each(make(student, schedule).q_sample, cases)
+    for (schedule, cases), values in zip(schedules.items(), at_once(student.diffusion, calls), strict=True):
+        right = form("q_sample", schedule)
         results += [(value, right.at(**inputs)) for value, inputs in zip(values, cases, strict=True)]
     expect_all(results)
 
@@ -112,13 +113,14 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 @question("2.3a")
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
-    for schedule in (DEFAULT, Schedule.rescaled(50)):
-        right, diffusion = schedule.buffers(), make(student, schedule)
-        values = fetch(*[getattr(diffusion, name) for name in right])
-        for (name, expected), value in zip(right.items(), values, strict=True):
-            got = tensor(value, (schedule.num_timesteps,), f"The schedule {name}")
-            if not close(got, expected, rtol=1e-5, atol=1e-9):
-                raise wrong(f"The schedule {name} is not the one of the handout.", GIVEN)
+    rights = [DEFAULT.buffers(), Schedule.rescaled(50).buffers()]
+    diffusions = [make(student), make(student, Schedule.rescaled(50))]
+    buffers = [(name, expected) for right in rights for name, expected in right.items()]
+    values = fetch(*[getattr(diffusions[n], name) for n, right in enumerate(rights) for name in right])
+    for (name, expected), value in zip(buffers, values, strict=True):
+        got = tensor(value, tuple(expected.shape), f"The schedule {name}")
+        if not close(got, expected, rtol=1e-5, atol=1e-9):
+            raise wrong(f"The schedule {name} is not the one of the handout.", GIVEN)
 
 
 # ---------------------------------------------------------------- 2.3b
