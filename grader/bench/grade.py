@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -22,8 +23,9 @@ from grader.bench.classroom import make_class, write_class
 
 TARGET_SECONDS = 1.5
 TARGET_RATE, TARGET_RATIO, TARGET_GAIN = 15, 15, 1.8
-TURNS = 5
-SHARE_FOR_GAIN = 5
+TURNS = 3
+SHARE_FOR_GAIN = 4
+WARM = 4
 SETTINGS = Settings(seed=0, training=False)
 Class = Mapping[str, Mapping[str, bytes]]
 
@@ -69,9 +71,9 @@ class Rate:
 
 
 def time_batch(rate: Rate, made: Class, jobs: int) -> None:
-    """Grade a class as the batch does, timed from the first result on: processes start once a class."""
+    """Grade a class as the batch does, timed when every process has graded a few: they start once a class."""
     results = grade_contents(made, SETTINGS, jobs)
-    next(results)
+    list(islice(results, WARM * jobs))
     started = time.perf_counter()
     count = sum(1 for _ in results)
     rate.add(count, time.perf_counter() - started)
@@ -104,7 +106,7 @@ def compare_class(students: int, sample: int, jobs: int) -> None:
     everybody, pytest, alone, several = Rate(), Rate(), Rate(), Rate()
     for turn in range(TURNS):
         part = made[turn::TURNS]
-        some = dict(part[: max(len(part) // SHARE_FOR_GAIN, 2)])
+        some = dict(part[: max(len(part) // SHARE_FOR_GAIN, (WARM + 1) * jobs)])
         time_batch(everybody, dict(part), jobs)
         time_pytest(pytest, dict(part[:: max(len(part) * TURNS // sample, 1)]), jobs)
         time_batch(alone, some, 1)
@@ -123,13 +125,16 @@ def compare_class(students: int, sample: int, jobs: int) -> None:
 
 def main(
     runs: Annotated[int, typer.Option(help="Pairs of runs of `make grade` and `import torch`.")] = 15,
-    students: Annotated[int, typer.Option(help="Students of the class.")] = 500,
+    students: Annotated[int, typer.Option(help="Students of the class; 0 for none.")] = 500,
     sample: Annotated[int, typer.Option(help="How many of them pytest grades.")] = 20,
     jobs: Annotated[int, typer.Option(help="How many are graded at once.")] = 2,
 ) -> None:
     """Print the medians and rates against the targets."""
     if runs:
         compare_with_import(runs)
+    least = TURNS * (WARM + 1) * jobs
+    if 0 < students < least:
+        raise typer.BadParameter(f"{jobs} jobs in {TURNS} turns take {least} students or more.")
     if students:
         compare_class(students, sample, jobs)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from grader.bank import load_bank
 from grader.checks.draw import Draw
 from grader.checks.expect import expect, expect_all, expect_gradients, tensor
 from grader.checks.noise import expect_standard_normal
@@ -236,6 +237,13 @@ def test_broken_given_code_is_named(solution: Submission, launcher: ZygoteLaunch
     )
     assert outcome.status == "wrong"
     assert says in outcome.message
+
+
+def test_a_sampler_without_an_end_is_stopped_on_every_device(solution: Submission, launcher: ZygoteLauncher) -> None:
+    """A thousand steps whatever the schedule, on a device where nothing is computed and each takes its time."""
+    [blocks] = [f.blocks for f in load_bank() if (f.question, f.name) == ("2.3b", "hard_coded_steps")]
+    outcome = run_check("2.3b/sampler_stays_on_its_device", filled(solution, "2.3b", blocks), launcher)
+    assert "more than 8 times, with 2 steps to take" in outcome.message
 
 
 # ---------------------------------------------------------------- the runner

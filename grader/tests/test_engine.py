@@ -17,7 +17,19 @@ import torch
 
 from grader.assignment import REPOSITORY
 from grader.engine.launcher import FreshLauncher, Launcher, Process, StartError, ZygoteLauncher
-from grader.engine.student import Built, Failure, Student, at_once, call_each, fetch, later, observe
+from grader.engine.student import (
+    Built,
+    Failure,
+    Student,
+    at_once,
+    call_each,
+    fetch,
+    gather,
+    later,
+    observe,
+    observe_each,
+    overwrite,
+)
 from grader.engine.watchdog import Watchdog
 from grader.engine.wire import Unusable
 
@@ -221,6 +233,41 @@ def test_a_step_that_asks_nothing_is_a_mistake_of_the_grader(student: Student) -
     within = partial(next, at_once(student.code.square, [partial(student.code.square, torch.ones(1))]))
     with pytest.raises(TypeError, match="steps of its own"):
         next(at_once(student.code.square, [within]))
+
+
+def test_a_step_is_told_its_answer_and_not_asked_again(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it passes crosses once, though it is run twice."""
+    crossed: list[object] = []
+    encode = student._encode
+    monkeypatch.setattr(student, "_encode", lambda value, tensors: crossed.append(value) or encode(value, tensors))
+    counter = student.code.Counter()
+
+    def step(n: int) -> tuple:
+        counter.count = n
+        return later(student.code.Counter, n), counter.add(n)
+
+    assert [added for _, added in at_once(counter, [partial(step, 1), partial(step, 2)])] == [2, 4]
+    assert [value for value in crossed if value is not None] == [1, 1, 1, 2, 2, 2]
+
+
+def test_observing_several_calls_takes_one_round_trip(student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips = count_round_trips(student, monkeypatch)
+    seen = observe_each(student.code.square, [{"x": torch.full((2,), value)} for value in (1.0, 2.0)])
+    assert [one.gradients["x"].tolist() for one in seen] == [[2.0, 2.0], [4.0, 4.0]]
+    assert len(trips) == 1
+
+
+def test_tensors_of_the_worker_are_overwritten_where_they_are(student: Student) -> None:
+    """Also those that are laid out another way, and where something else shares their memory."""
+    there = student.torch
+    layer = there.nn.Linear(3, 2)
+    shares = later(there.zeros, (2, 3))
+    turned = later(there.Tensor.t, shares)
+    both = gather(there, [layer.weight.data, turned])
+    overwrite(there, both, [torch.ones(2, 3), torch.arange(6.0).reshape(3, 2)])
+    overwrite(there, [layer.bias.data], [torch.full((2,), 0.5)])
+    assert torch.equal(layer(torch.ones(1, 3)), torch.full((1, 2), 3.5))
+    assert torch.equal(fetch(shares)[0], torch.arange(6.0).reshape(3, 2).T)
 
 
 def test_an_answer_is_for_no_other_question(student: Student) -> None:
