@@ -24,17 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import (
-    Built,
-    Failure,
-    Remote,
-    Student,
-    at_once,
-    fetch,
-    gather,
-    observe,
-    overwrite,
-)
+from grader.engine.student import Built, Failure, Remote, Student, at_once, fetch, gather, observe, overwrite
 from grader.oracle.mlp import GAINS, MOST_LAYERS, draw_gains, name_activations, name_output
 
 from .draw import Draw
