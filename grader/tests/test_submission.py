@@ -104,7 +104,7 @@ FILLINGS = {
     "half precision t": ("2.3b", "img = denoise_fn(torch.randn(shape), y, y.half())", "", "", "wrong", "torch.float16"),
     "out of range": ("2.3b", "img = denoise_fn(torch.randn(shape), y, 0 * y - 1)", "", "", "wrong", "t = -1"),
     "too many calls": ("2.3b", "while True:\n    img = denoise_fn(torch.randn(shape), y, 0 * y)", "", "", "wrong", "more than"),
-    "an odd x": ("2.3b", "img = denoise_fn([1, 2], y, 0 * y)", "", "", "error", "a tuple or list, where a tensor belongs"),
+    "an odd x": ("2.3b", "img = denoise_fn([1, 2], y, 0 * y)", "", "", "wrong", "a tuple or list, where a tensor belongs"),
 }  # fmt: skip
 
 
