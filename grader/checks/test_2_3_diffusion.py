@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Failure, Remote, Student, at_once, call_each, fetch, observe
+from grader.engine.student import Built, Failure, Remote, Student, Unusable, at_once, call_each, fetch, observe
 from grader.oracle.answers import form
 from grader.oracle.diffusion import GaussianData, Schedule, column
 from grader.oracle.statistics import mean_bound, variance_bounds
@@ -203,8 +203,10 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     def denoise_fn(x: object, y: object, t: object) -> Built:
         expect_an_end(next(calls), schedule)
         for name, value in {"x": x, "y": y, "t": t}.items():
-            if isinstance(value, Tensor):  # only what is moved has no elements to send
+            if isinstance(value, Tensor):  # one with elements to send
                 raise wrong(f"With the model on another device the {name} that your sampler makes is not there.", hint)
+            if not isinstance(value, Unusable) or not value.what.endswith("the device meta"):
+                raise wrong(f"The {name} that your sampler passes to denoise_fn is no tensor where the model is.")
         return moved(torch.zeros(shape))
 
     diffusion = make(student, schedule)
