@@ -26,10 +26,9 @@ from .entry import Entry
 from .store import PICTURES, Store
 
 ATTEMPTS = 3  # of a submission whose process dies
-KEPT_MEMORY = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes
 IN_FLIGHT = 2  # submissions a process has at hand, so that none waits for the parent
+KEPT_MEMORY = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes
 Contents = Mapping[str, Mapping[str, bytes]]  # files by name, by the key of their result
-
 DECIDES = ("grader/*.py", "grader/*.toml", "grader/checks/**/*.py", "grader/oracle/*.py", "grader/engine/*.py")
 DECIDES_TOO = ("grader/report/result.py", "data/*.py", "data/*.png")
 

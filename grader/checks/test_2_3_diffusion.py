@@ -113,11 +113,10 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 @question("2.3a")
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
-    rights = [DEFAULT.buffers(), Schedule.rescaled(50).buffers()]
-    diffusions = [make(student), make(student, Schedule.rescaled(50))]
-    buffers = [(name, expected) for right in rights for name, expected in right.items()]
-    values = fetch(*[getattr(diffusions[n], name) for n, right in enumerate(rights) for name in right])
-    for (name, expected), value in zip(buffers, values, strict=True):
+    pairs = [(make(student, schedule), schedule.buffers()) for schedule in (DEFAULT, Schedule.rescaled(50))]
+    values = fetch(*[getattr(diffusion, name) for diffusion, right in pairs for name in right])
+    rights = [item for _, right in pairs for item in right.items()]
+    for (name, expected), value in zip(rights, values, strict=True):
         got = tensor(value, tuple(expected.shape), f"The schedule {name}")
         if not close(got, expected, rtol=1e-5, atol=1e-9):
             raise wrong(f"The schedule {name} is not the one of the handout.", GIVEN)
@@ -170,7 +169,7 @@ class Recorder:
 
 
 def expect_an_end(calls: int, schedule: Schedule) -> None:
-    """Expect that so many calls of a denoiser are not far more than a schedule has steps."""
+    """Expect that so many calls of a denoiser are not far more than a schedule has steps. Raises Failure."""
     last = schedule.num_timesteps
     if calls > 4 * last:
         raise wrong(

@@ -111,14 +111,17 @@ def later(remote: Remote, *arguments: Any) -> Remote:
 
 
 def gather(remote: Remote, remotes: Sequence[Remote]) -> Remote:
-    """A list of objects, which stays in the worker; `remote` is anything of the student whose they are."""
+    """A list of objects, which stays in the worker; `remote` is anything of the student whose objects they are."""
     return later(remote._student.builtins.list, remotes)
 
 
 def overwrite(remote: Remote, tensors: Remote | Sequence[Remote], values: Sequence[torch.Tensor]) -> None:
-    """Copy values into tensors of the worker, or into a list there, when the next call with a result is made.
+    """Copy values into tensors of the worker, when the next call with a result is made; it fails if one does not fit.
 
-    `remote` is anything of the student whose they are.
+    Args:
+        remote: anything of the student whose tensors they are.
+        tensors: of any shape and memory layout; several, or what `gather` made of them.
+        values: one for each, shaped like it.
     """
     student = remote._student
     copied = Built(student.builtins.map, {"copy": student.torch.Tensor.copy_, "to": tensors, "from": values})

@@ -210,7 +210,7 @@ def encode(value: Any, tensors: Packed, other: Callable[[Any], dict[str, Any]], 
 
     Args:
         value: anything. Numbers, text, None, tensors, and lists, tuples and dictionaries of them cross as data.
-        tensors: gains one entry, a copy, for every tensor found.
+        tensors: gains one entry for every tensor found: its kind, and a copy of its elements in the order of rows.
         other: describes a value of any other type.
     """
     if value is None or type(value) in (bool, float):
