@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dataset import DatasetError, load
 from devices import choose_device, seed_noise
-from ldm import LDMTraining, Sampling
+from ldm import LDMTraining
 from loop import Training
 from recipes import load_training
 from runs import RunError
@@ -38,7 +38,10 @@ def sample_trajectory(training: LDMTraining, labels: Tensor, columns: int) -> li
 
 
 def bits_per_dim(training: LDMTraining, dataset: str, count: int) -> str:
-    """The variational bound on the first `count` held-out latents of a data set, in words (3.7). Raises RunError."""
+    """The variational bound on the first `count` held-out latents of a data set, in words (3.7). Raises RunError.
+
+    `training` is that of Part 3.
+    """
     if training.prediction == "flow":
         raise RunError("A flow has no variational bound; --bits-per-dim needs a model that predicts noise or velocity.")
     latents = training.encode(load(dataset, train=False).first(count), fit=False)
@@ -56,16 +59,19 @@ def draw(options: argparse.Namespace) -> str:
     Raises RunError or DatasetError.
     """
     device = choose_device(options.device)
-    config, training = load_training(options.run)
+    part_3 = options.sampler is not None or options.guidance_weight is not None or options.bits_per_dim
+    config, training = load_training(options.run, part_3)
     labels = choose_labels(options.label, options.count, config["classes"]).to(device)
     training.to(device)
     seed_noise(options.seed)
-    if isinstance(training, LDMTraining):
+    if (options.trajectory or options.bits_per_dim) and not isinstance(training, LDMTraining):
+        raise RunError(f"{options.run} holds a {config['model']}; only an ldm has a trajectory or a bound.")
+    if hasattr(training, "sampling"):  # it was trained with Part 3, or samples with it
+        from enhanced_ldm import Sampling
+
         training.sampling = Sampling(
             options.sampler, options.num_steps, options.eta, options.guidance_weight, not options.no_average
         )
-    elif options.trajectory or options.bits_per_dim:
-        raise RunError(f"{options.run} holds a {config['model']}; only an ldm has a trajectory or a bound.")
     if options.bits_per_dim:
         return bits_per_dim(training, config["options"]["dataset"], options.count)
     if options.trajectory:

@@ -14,12 +14,12 @@ from torch.distributions import Normal
 
 from dataset import Images, load, signed
 from devices import choose_device, join_processes, leave_processes, seed_noise
+from gan import gan_step
 from ldm import PAPERS_TIMESTEPS, LDMTraining
 from loop import Terms, Training, loop, minimise, prepare_networks
 from loss import GANLossD, GANLossG, KLDivergenceLoss, compute_elbo
 from model import MLPVAE, VAE, Discriminator, Generator, MLPDiscriminator
 from runs import Run, RunError
-from train import gan_step
 from visualize import image_grid, latent_grid
 
 
@@ -162,7 +162,20 @@ class VAETraining(Training):
         return super().pictures(x, y) | {"reconstructions": image_grid(rows, len(x))}
 
 
+PART_3 = {"schedule": None, "prediction": "noise", "min_snr": None, "label_dropout": 0.0, "average_decay": None}
 MODELS = {"mlp-vae": MLPVAETraining, "mlp-gan": MLPGANTraining, "vae": VAETraining, "ldm": LDMTraining}
+
+
+def make_model(name: str, arguments: dict[str, Any], part_3: bool = False) -> Training:
+    """The training of a model by name. An "ldm" has what Part 3 adds if it is asked for, or if an argument needs it.
+
+    The files of Part 3 are imported only then.
+    """
+    if name == "ldm" and (part_3 or PART_3.keys() & arguments.keys()):
+        from enhanced_ldm import EnhancedLDMTraining
+
+        return EnhancedLDMTraining(**arguments)
+    return MODELS[name](**arguments)
 
 
 def make_training(options: argparse.Namespace, images: Images) -> tuple[Training, dict[str, Any]]:
@@ -182,11 +195,7 @@ def make_training(options: argparse.Namespace, images: Images) -> tuple[Training
             "num_classes": len(images.classes),
             "num_channels": options.num_channels,
             "num_timesteps": options.num_timesteps,
-            "schedule": options.schedule,
-            "prediction": options.prediction,
-            "min_snr": options.min_snr,
-            "label_dropout": options.label_dropout,
-            "average_decay": options.average_decay,
+            **{name: value for name in PART_3 if (value := getattr(options, name)) != PART_3[name]},
         },
     }[options.model]
     vae = None
@@ -204,17 +213,20 @@ def make_training(options: argparse.Namespace, images: Images) -> tuple[Training
             raise RunError(f"{options.vae} holds a {source['model']}; --vae needs the run of a vae.")
         chosen["vae"] = {"z_channels": vae.z_channels, "num_channels": source["arguments"]["num_channels"]}
     arguments = chosen | {"lr": options.lr}
-    training = MODELS[options.model](**arguments)
+    training = make_model(options.model, arguments)
     if vae is not None:
         training.vae.load_state_dict(vae.vae.state_dict())
     return training, arguments
 
 
-def load_training(folder: Path) -> tuple[dict[str, Any], Training]:
-    """The configuration of a run, and its networks as of its last checkpoint, on the CPU. Raises RunError."""
+def load_training(folder: Path, part_3: bool = False) -> tuple[dict[str, Any], Training]:
+    """The configuration of a run, and its networks as of its last checkpoint, on the CPU. Raises RunError.
+
+    `part_3` says whether an "ldm" is needed with the samplers of Part 3, whatever it was trained with.
+    """
     run = Run(folder)
     config = run.config()
-    training = MODELS[config["model"]](**config["arguments"])
+    training = make_model(config["model"], config["arguments"], part_3)
     training.load_state_dict(run.load()["training"])
     return config, training.eval()
 

@@ -1,4 +1,4 @@
-"""The training step of a GAN, which is yours, and the command line that trains every model.
+"""The command line that trains every model. Given: there is nothing to fill in here.
 
 python train.py mlp-vae | mlp-gan | vae | ldm, and --help for the options. What a step of training is for each model is
 in recipes.py, the loop around it in loop.py.
@@ -8,12 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from dataset import DatasetError
+from recipes import train
 from runs import Run, RunError
 
 DEFAULTS = {
@@ -22,78 +18,6 @@ DEFAULTS = {
     "vae": {"dataset": "shapes", "epochs": 20},
     "ldm": {"dataset": "shapes", "epochs": 50},
 }
-
-
-def gan_step(
-    generator: nn.Module,
-    discriminator: nn.Module,
-    generator_optimizer: Optimizer,
-    discriminator_optimizer: Optimizer,
-    x: Tensor,
-    z: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """One step of the discriminator and then one of the generator, each by its own optimizer.
-
-    Goodfellow et al., "Generative Adversarial Nets" (2014): algorithm 1, with the non-saturating loss of section 3.
-
-    Args:
-        generator: z (B, z_dim) -> images shaped like `x`.
-        discriminator: images -> (B,) probabilities that they are real.
-        generator_optimizer, discriminator_optimizer: hold the parameters of one network each.
-        x: (B, *x_shape) real images.
-        z: (B, z_dim) noise, used in both steps and the only source of randomness.
-
-    Returns:
-        discriminator_loss: -E[log D(x)] - E[log(1 - D(G(z)))] before its step, a scalar.
-        generator_loss: -E[log D(G(z))] between the two steps, a scalar.
-    """
-    ############################ Your code here ############################
-    # TODO(1.4): take a step of the discriminator on `x` and on generated images that are detached; then a step of
-    # the generator, judged by the new discriminator. Each starts from zero gradients, whatever there were before the
-    # call, and moves its own parameters only. Leave the losses, as tensors, in `discriminator_loss` and
-    # `generator_loss`.
-    ########################################################################
-    fake = generator(z)
-    real_probability, fake_probability = discriminator(x), discriminator(fake.detach())
-    discriminator_loss = F.binary_cross_entropy(
-        real_probability, torch.ones_like(real_probability)
-    ) + F.binary_cross_entropy(fake_probability, torch.zeros_like(fake_probability))
-    discriminator_optimizer.zero_grad()
-    discriminator_loss.backward()
-    discriminator_optimizer.step()
-
-    fake_probability = discriminator(fake)
-    generator_loss = F.binary_cross_entropy(fake_probability, torch.ones_like(fake_probability))
-    generator_optimizer.zero_grad()
-    generator_loss.backward()
-    generator_optimizer.step()
-    ########################################################################
-    return discriminator_loss.detach(), generator_loss.detach()
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, step: int, decay: float = 0.9999) -> None:
-    """Move a running average of a network's weights one step on, in place.
-
-    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992), with weights that fall off
-    exponentially: what the network was n steps ago counts decay^n.
-
-    Args:
-        average: a network like `network`, whose parameters are the average.
-        network: as it is after the step; it stays as it is.
-        step: number of the step, counted from 0.
-        decay: of the average in the long run. At first it is (1 + step) / (10 + step) where that is less, so that the
-            average soon forgets what the network was before training.
-    """
-    ############################ Your code here ############################
-    # TODO(3.4): move every parameter of `average` towards the one of `network`, and copy the buffers.
-    ########################################################################
-    decay = min(decay, (1 + step) / (10 + step))
-    for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - decay)
-    for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(buffer)
-    ########################################################################
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -139,8 +63,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Train as the command line says. Exit status 2, with one line, where that cannot be done."""
-    from recipes import train  # here, as it imports this file for `gan_step`
-
     try:
         train(parse())
     except (DatasetError, RunError) as error:

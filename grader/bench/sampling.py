@@ -27,11 +27,11 @@ Sampler = Callable[[], Tensor]
 
 def make_samplers(network: Network, x: Tensor, y: Tensor) -> dict[str, Sampler]:
     """Samplers of latents from x (BATCH, 3, 8, 8) and labels y (BATCH,) in STEPS steps, by name."""
-    module, device = solution("diffusion"), x.device
-    short = module.GaussianDiffusion(betas=module.linear_betas(STEPS)).to(device)
-    whole = module.GaussianDiffusion().to(device)
-    steps = solution("ldm").spaced_steps(NUM_TIMESTEPS, STEPS).to(device)
-    flow = module.RectifiedFlow()
+    module, device = solution("enhanced"), x.device
+    short = module.EnhancedDiffusion(betas=module.linear_betas(STEPS)).to(device)
+    whole = module.EnhancedDiffusion().to(device)
+    steps = solution("enhanced_ldm").spaced_steps(NUM_TIMESTEPS, STEPS).to(device)
+    flow = solution("flow").RectifiedFlow()
     samplers = {
         "DDPM": lambda: short.sample(network, SHAPE, y),
         "DDIM": lambda: whole.ddim_sample(network, x, y, steps),

@@ -112,7 +112,7 @@ def build(student: Student, rates: tuple[float, ...]) -> Networks:
     pairs = zip(layers, rates, strict=True)
     optimizers = [student.torch.optim.SGD(later(layer.parameters), lr=rate) for layer, rate in pairs]
     networks = nn.Sequential(layers[0]), nn.Sequential(layers[1], nn.Sigmoid(), nn.Flatten(0))
-    return Networks(layers, nn.ModuleList(layers), (*networks, *optimizers), student.train.gan_step)
+    return Networks(layers, nn.ModuleList(layers), (*networks, *optimizers), student.gan.gan_step)
 
 
 def rates_of(inputs: Inputs) -> tuple[float, ...]:

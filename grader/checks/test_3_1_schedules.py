@@ -110,7 +110,7 @@ def expect_noise_at_the_end(function: Remote, lengths: Sequence[int]) -> None:
 @question("3.1a")
 def test_linear_betas_of_1000_steps(student: Student, draw: Draw) -> None:
     """1000 steps: the schedule of the paper, in float64."""
-    expect_betas(student.diffusion.linear_betas, "LINEAR_BETAS", [{"num_timesteps": 1000}])
+    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": 1000}])
 
 
 @question("3.1a")
@@ -118,13 +118,13 @@ def test_linear_betas_of_any_length(student: Student, draw: Draw) -> None:
     """Other numbers of steps, few and many; none of the betas is above 0.999."""
     drawn = [30 + int(draw.integers(370, 1)), 1100 + int(draw.integers(300, 1))]
     lengths = [2, 3, 10, 19, *drawn]
-    expect_betas(student.diffusion.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
+    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
 
 
 @question("3.1a")
 def test_linear_betas_end_in_noise(student: Student, draw: Draw) -> None:
     """However many steps there are, betas rise within (0, 0.999], and all but noise is left at the end."""
-    expect_noise_at_the_end(student.diffusion.linear_betas, [2, 3, 5, 20, 21, 50, 100, 500, 1000, 4000])
+    expect_noise_at_the_end(student.enhanced.linear_betas, [2, 3, 5, 20, 21, 50, 100, 500, 1000, 4000])
 
 
 # ---------------------------------------------------------------- 3.1b
@@ -134,7 +134,7 @@ def test_linear_betas_end_in_noise(student: Student, draw: Draw) -> None:
 def test_cosine_betas_of_any_length(student: Student, draw: Draw) -> None:
     """The offset of the paper, and one step, some steps or 1000: the betas, in float64."""
     lengths = [1, 2, 5, 30 + int(draw.integers(100, 1)), 1000]
-    expect_betas(student.diffusion.cosine_betas, "COSINE_BETAS", [{"num_timesteps": n} for n in lengths], USUAL_OFFSET)
+    expect_betas(student.enhanced.cosine_betas, "COSINE_BETAS", [{"num_timesteps": n} for n in lengths], USUAL_OFFSET)
 
 
 @question("3.1b")
@@ -143,10 +143,10 @@ def test_cosine_betas_of_other_offsets(student: Student, draw: Draw) -> None:
     offsets = [0.0, 0.008, *draw.uniform(0.02, 0.1, 1).tolist(), *draw.uniform(0.2, 0.8, 1).tolist()]
     lengths = [4, 200, 7, 40 + int(draw.integers(100, 1))]
     cases: list[Arguments] = [{"num_timesteps": n, "offset": s} for n, s in zip(lengths, offsets, strict=True)]
-    expect_betas(student.diffusion.cosine_betas, "COSINE_BETAS", cases)
+    expect_betas(student.enhanced.cosine_betas, "COSINE_BETAS", cases)
 
 
 @question("3.1b")
 def test_cosine_betas_end_in_noise(student: Student, draw: Draw) -> None:
     """However many steps there are, betas rise within (0, 0.999], and all but noise is left at the end."""
-    expect_noise_at_the_end(student.diffusion.cosine_betas, [1, 2, 3, 10, 50, 250, 1000, 4000])
+    expect_noise_at_the_end(student.enhanced.cosine_betas, [1, 2, 3, 10, 50, 250, 1000, 4000])

@@ -21,7 +21,7 @@ from .explain import explain
 from .margins import within
 from .noise import RATE, SAME, Moments, expect_standard_normal, rated, used_between
 from .runner import question
-from .test_2_3_diffusion import FAR, NEVER_CALLED, Moves, Recorder, ellipsis, expect_labels, make
+from .test_2_3_diffusion import FAR, NEVER_CALLED, Moves, Recorder, ellipsis, expect_labels
 
 MEAN, STD = 0.8, 0.7
 LONG = Schedule(5e-3, 0.3, 20)
@@ -40,6 +40,11 @@ BAD_ROOT = (
     "is smaller than that of the step before, and that of x_0 is 1. Where a move leads, there is never less noise "
     "than the move adds: none at x_0."
 )
+
+
+def make(student: Student, schedule: Schedule = Schedule()) -> Remote:  # noqa: B008 (it is frozen)
+    """A student's EnhancedDiffusion with a schedule."""
+    return student.enhanced.EnhancedDiffusion(schedule.beta_start, schedule.beta_end, schedule.num_timesteps)
 
 
 class StepRecorder(Recorder):

@@ -89,7 +89,7 @@ def test_drop_labels_none_or_all(student: Student, draw: Draw) -> None:
     cases: list[dict[str, Any]] = [
         {"y": y, "null_label": null, "probability": p} for y, null in labels for p in (0.0, 1.0)
     ]
-    results = call_each(student.diffusion.drop_labels, cases)
+    results = call_each(student.guidance.drop_labels, cases)
     dropped = [expect_dropped(got, case["y"], case["null_label"]) for got, case in zip(results, cases, strict=True)]
     for case, gone in zip(cases, dropped, strict=True):
         if bool((gone != bool(case["probability"])).any()):
@@ -141,7 +141,7 @@ def drop(student: Student, draw: Draw) -> list[Drops]:
     pairs = draw.permutation(CALLS * SMALL // 2).reshape(CALLS, -1) % CLASSES
     batches = [*large, (0.5, pairs.repeat_interleave(2, dim=1))]
     cases = [{"y": y, "null_label": NULL_LABEL, "probability": p} for p, rows in batches for y in rows]
-    results = call_each(student.diffusion.drop_labels, cases)
+    results = call_each(student.guidance.drop_labels, cases)
     dropped = [expect_dropped(got, case["y"], NULL_LABEL) for got, case in zip(results, cases, strict=True)]
     counts = [len(rows) for _, rows in batches]
     parts = [dropped[sum(counts[:n]) : sum(counts[: n + 1])] for n in range(len(counts))]
@@ -263,11 +263,11 @@ def expect_independent_pairs(draw: Draw, drops: Drops) -> None:
 def test_drop_labels_leaves_y_as_it_is(student: Student, draw: Draw) -> None:
     """y stays as it is, and the result is on the same device."""
     inputs: dict[str, Any] = {"y": draw_labels(draw, NULL_LABEL, SMALL), "null_label": NULL_LABEL, "probability": 0.9}
-    observed = observe(student.diffusion.drop_labels, inputs)
+    observed = observe(student.guidance.drop_labels, inputs)
     expect_unchanged(observed, {"y": inputs["y"]})
     expect_dropped(observed.value, inputs["y"], NULL_LABEL)
     there = on_meta(student, student.torch.arange, 4)
-    expect_on_its_device(student.diffusion.drop_labels, there, NULL_LABEL, 0.5)
+    expect_on_its_device(student.guidance.drop_labels, there, NULL_LABEL, 0.5)
 
 
 # ---------------------------------------------------------------- 3.3b
@@ -375,7 +375,7 @@ def draw_steps(draw: Draw, size: int) -> list[int]:
 
 def expect_guided(student: Student, cases: Sequence[tuple[Batch, float]]) -> None:
     """Expect the guided prediction of batches with some weights."""
-    results = call_each(student.diffusion.guided_noise, [batch.arguments(weight) for batch, weight in cases])
+    results = call_each(student.guidance.guided_noise, [batch.arguments(weight) for batch, weight in cases])
     right = [GUIDED_NOISE.at(**batch.predictions(weight)) for batch, weight in cases]
     expect_all(list(zip(results, right, strict=True)))
 
@@ -400,7 +400,7 @@ def test_guided_noise_at_every_step(student: Student, draw: Draw) -> None:
     steps = [[0] * 3, [1] * 3, [500] * 3, [LAST_STEP] * 3, [LAST_STEP, 0, 700, 300, 20]]
     batches = [draw_batch(draw, t) for t in steps]
     cases = list(zip(batches, (3.0, -1.5, 3.0, -1.5, 3.0), strict=True))
-    results = call_each(student.diffusion.guided_noise, [batch.arguments(weight) for batch, weight in cases * 2])
+    results = call_each(student.guidance.guided_noise, [batch.arguments(weight) for batch, weight in cases * 2])
     right = [GUIDED_NOISE.at(**batch.predictions(weight)) for batch, weight in cases]
     values, again = (
         [tensor(got, tuple(batch.x.shape), "The result") for got, batch in zip(part, batches, strict=True)]
@@ -433,7 +433,7 @@ def test_guided_noise_leaves_its_arguments_as_they_are(student: Student, draw: D
     batch, results = draw_batch(draw, draw_steps(draw, 3)), []
     for weight in (-1.5, 3.0):
         arguments = batch.arguments(weight)
-        observed = observe(student.diffusion.guided_noise, arguments, differentiate=False)
+        observed = observe(student.guidance.guided_noise, arguments, differentiate=False)
         expect_unchanged(observed, {name: arguments[name] for name in ("x", "y", "t")})
         results.append((observed.value, GUIDED_NOISE.at(**batch.predictions(weight))))
     expect_all(results)
@@ -441,4 +441,4 @@ def test_guided_noise_leaves_its_arguments_as_they_are(student: Student, draw: D
     x = on_meta(student, there.zeros, (4, 1, 1, 1))
     labels, steps = (on_meta(student, there.arange, 4) for _ in range(2))
     # addcmul, x + y t, wants all three in one place, and a batch of any size
-    expect_on_its_device(student.diffusion.guided_noise, there.addcmul, x, labels, steps, CLASSES, 2.0)
+    expect_on_its_device(student.guidance.guided_noise, there.addcmul, x, labels, steps, CLASSES, 2.0)

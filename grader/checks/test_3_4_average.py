@@ -173,7 +173,7 @@ def build(student: Student, blueprint: Blueprint) -> Pair:
     average, network = blueprint.make(nn), blueprint.make(nn)
     for module in (average, network):
         later(getattr(module, "0").requires_grad_, False)
-    return Pair(blueprint, average, network, nn.ModuleList([average, network]), student.train.update_average)
+    return Pair(blueprint, average, network, nn.ModuleList([average, network]), student.average.update_average)
 
 
 def follow(student: Student, blueprint: Blueprint, case: Case) -> State:

@@ -22,7 +22,8 @@ from grader.oracle.diffusion import Schedule
 from .draw import Draw
 from .expect import close, expect_all, expect_gradients, expect_unchanged, numbers, tensor, wrong
 from .runner import question
-from .test_2_3_diffusion import DEFAULT, make
+from .test_2_3_diffusion import DEFAULT
+from .test_3_2_ddim import make
 
 SMALLEST_ROOT = 0.15
 MIDDLE = range(50, 600)  # of the default schedule, where both roots are larger
@@ -51,7 +52,7 @@ def ends(schedule: Schedule) -> list[int]:
 def expect_images(
     student: Student, method: str, name: str, cases: Sequence[tuple[Schedule, Inputs]], what: str
 ) -> None:
-    """Images from a method of GaussianDiffusion against the form of a name, each case with its own schedule."""
+    """Images from a method of EnhancedDiffusion against the form of a name, each case with its own schedule."""
     results = []
     for schedule in dict.fromkeys(schedule for schedule, _ in cases):
         inputs = [given for own, given in cases if own == schedule]

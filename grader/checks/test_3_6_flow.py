@@ -56,7 +56,7 @@ def draw_cubes(draw: Draw) -> list[Inputs]:
 
 def paths(student: Student, cases: Sequence[Inputs]) -> list[tuple]:
     """What `path` returns, for every case."""
-    return [outputs(both, 2, "path") for both in call_each(student.diffusion.RectifiedFlow().path, cases)]
+    return [outputs(both, 2, "path") for both in call_each(student.flow.RectifiedFlow().path, cases)]
 
 
 def expect_paths(right: Form, cases: Sequence[Inputs], results: Sequence[Any], what: str) -> None:
@@ -93,7 +93,7 @@ def test_flow_velocity(student: Student, draw: Draw) -> None:
 def test_flow_gradient(student: Student, draw: Draw) -> None:
     """The gradients of both results by x_start and noise; the arguments stay as they are."""
     inputs = draw_path(draw, draw.uniform(0.1, 0.9, 3), 2, 4, 5)
-    path = student.diffusion.RectifiedFlow().path
+    path = student.flow.RectifiedFlow().path
     observed = observe(path, inputs, differentiate=False)
     expect_unchanged(observed, inputs)
     outputs(observed.value, 2, "path")
@@ -190,7 +190,7 @@ def run_sampler(
     y = torch.arange(1, len(x) + 1) if y is None else y
     seen = Recorder(flow, tuple(x.shape), y, 4 * num_steps + 4)
     arguments = {"velocity_fn": seen.velocity_fn, "x": x, "y": y, "num_steps": num_steps, "heun": heun}
-    observed = observe(student.diffusion.RectifiedFlow().sample, arguments, differentiate=False)
+    observed = observe(student.flow.RectifiedFlow().sample, arguments, differentiate=False)
     return Run(x, num_steps, heun, observed, seen)
 
 
@@ -313,4 +313,4 @@ def test_flow_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     # Code that reads values, of a time say, or passes arguments by name cannot be told this way.
     untold = lambda message: "meta tensor" in message or "addcmul() missing" in message  # noqa: E731
     with on_one_device("x on another device your sampler", "Make tensors where x is: device=x.device.", untold):
-        student.diffusion.RectifiedFlow().sample(there.addcmul, x, y, 3, True)  # x + y time: it wants all in one place
+        student.flow.RectifiedFlow().sample(there.addcmul, x, y, 3, True)  # x + y time: it wants all in one place

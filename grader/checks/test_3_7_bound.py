@@ -21,7 +21,8 @@ from .draw import Draw
 from .expect import close, expect_all, expect_unchanged, numbers, on_one_device, tensor, wrong
 from .noise import Moments, expect_moments, expect_standard_normal
 from .runner import question
-from .test_2_3_diffusion import ellipsis, instead_of_labels, make
+from .test_2_3_diffusion import ellipsis, instead_of_labels
+from .test_3_2_ddim import make
 
 MILD, STEEP, SHORT = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6), Schedule(0.05, 0.4, 3)
 LARGE = 1e8  # bits a dimension, where something was divided by all but 0; those of right code are below 1,000
@@ -76,7 +77,7 @@ class Case:
 
 
 def prepared(student: Student, case: Case) -> tuple[Remote, Denoiser]:
-    """A student's GaussianDiffusion, whose q_sample is no mistake of this question, and a denoiser; for one call."""
+    """A student's EnhancedDiffusion, whose q_sample is no mistake of this question, and a denoiser; for one call."""
     diffusion, seen = make(student, case.schedule), Denoiser(case)
     diffusion.q_sample = seen.q_sample
     return diffusion, seen

@@ -68,8 +68,8 @@ def kept(run: Path, key: str, measure: Callable[[], Any]) -> Any:
 
 def load_sampler(run: Path, noise: int, sampling: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The configuration of a run and its model, which samples by some options of `Sampling` from a seed of noise."""
-    config, training = solution("recipes").load_training(run)
-    training.sampling = solution("ldm").Sampling(**sampling)
+    config, training = solution("recipes").load_training(run, part_3=True)
+    training.sampling = solution("enhanced_ldm").Sampling(**sampling)
     solution("devices").seed_noise(noise)
     return config, training
 
@@ -107,7 +107,7 @@ def bits_per_dim(judge: Judge, run: Path) -> float:
     """The variational bound of held-out latents, with the average of the weights."""
 
     def bound() -> float:
-        _, training = solution("recipes").load_training(run)
+        _, training = solution("recipes").load_training(run, part_3=True)
         held_out = training.encode(solution("dataset").load(judge.source, train=False).first(BOUNDED), fit=False)
         solution("devices").seed_noise(0)
         bits = training.diffusion.bits_per_dim(training.denoiser(), held_out.pixels, held_out.labels)

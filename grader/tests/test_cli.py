@@ -112,7 +112,7 @@ def test_only_grades_what_was_asked_for(run: Run, tmp_path: Path) -> None:
         (["README.md"], "error: README.md is a file; give the folder it is in."),
         (
             ["grader"],
-            "error: grader holds none of diffusion.py, loss.py, model.py, train.py, visualize.py; give the folder they are in.",
+            "error: grader holds none of average.py, diffusion.py, enhanced.py, flow.py, gan.py, guidance.py, loss.py, model.py, visualize.py; give the folder they are in.",
         ),
         (["solution", "--only", "9.9"], "error: there is no question 9.9; there are 1.1, 1.2"),
         (["solution", "--results", "nowhere/r.json"], "error: nowhere is no folder; give RESULTS a path"),

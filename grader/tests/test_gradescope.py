@@ -188,7 +188,7 @@ def test_an_empty_submission_is_told_what_is_missing(root: Path, run: Run) -> No
     fields = run(root)
     assert (fields["score"], fields["tests"]) == (0, [])
     assert fields["output"] == (
-        "There is nothing to grade: none of diffusion.py, loss.py, model.py, train.py, visualize.py was handed in."
+        "There is nothing to grade: none of average.py, diffusion.py, enhanced.py, flow.py, gan.py, guidance.py, loss.py, model.py, visualize.py was handed in."
     )
 
 

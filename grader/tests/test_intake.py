@@ -28,7 +28,7 @@ from grader.batch.intake import Intake, IntakeError, file_names, intake
 from grader.submission import MAX_FILES, from_files, read
 
 CODE = {name: f"# {name}\n".encode() for name in student_files()}
-NONE = "None of diffusion.py, loss.py, model.py, train.py, visualize.py was handed in; ask for these files."
+NONE = "None of average.py, diffusion.py, enhanced.py, flow.py, gan.py, guidance.py, loss.py, model.py, visualize.py was handed in; ask for these files."
 Files = Mapping[str, bytes] | Iterable[tuple[str, bytes]]
 
 

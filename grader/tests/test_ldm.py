@@ -26,14 +26,16 @@ def vae_run(solved: Names, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(solved: Names, **arguments: Any) -> Any:
     """A small model with weights that are not those of the start, where a UNet is the zero function."""
     torch.manual_seed(0)
-    training = solved.ldm.LDMTraining(TINY_VAE, num_classes=4, num_channels=8, **{**SHORT, **arguments})
+    training = solved.enhanced_ldm.EnhancedLDMTraining(
+        TINY_VAE, num_classes=4, num_channels=8, **{**SHORT, **arguments}
+    )
     for parameter in training.unet.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return training
 
 
 def drawn(training: Any, solved: Names, seed: int = 1, watch: Any = None, **sampling: Any) -> Tensor:
-    training.sampling = solved.ldm.Sampling(**sampling)
+    training.sampling = solved.enhanced_ldm.Sampling(**sampling)
     torch.manual_seed(seed)
     return training.sample(3, torch.tensor([0, 1, 3]), watch)
 
@@ -129,7 +131,7 @@ def test_guidance_of_one_is_none_and_zero_forgets_the_label(solved: Names) -> No
     plain = drawn(training, solved)
     testing.assert_close(drawn(training, solved, guidance_weight=1.0), plain, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(drawn(training, solved, guidance_weight=3.0), plain, atol=1e-3)
-    training.sampling = solved.ldm.Sampling(guidance_weight=0.0)
+    training.sampling = solved.enhanced_ldm.Sampling(guidance_weight=0.0)
     unlabelled = []
     for label in (0, 3):
         torch.manual_seed(2)
@@ -162,7 +164,7 @@ def test_what_cannot_be_sampled_is_said(solved: Names, arguments: dict, sampling
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 25, 50, 100, 250, 1000])
 def test_steps_are_spaced_evenly_from_end_to_end(solved: Names, count: int) -> None:
-    steps = solved.ldm.spaced_steps(1000, count).tolist()
+    steps = solved.enhanced_ldm.spaced_steps(1000, count).tolist()
     assert (len(steps), steps[0], steps[-1]) == (count, 0, 999 if count > 1 else 0)
     gaps = {after - before for before, after in pairwise(steps)}
     assert not gaps or (min(gaps) > 0 and max(gaps) - min(gaps) <= 1)

@@ -128,7 +128,7 @@ def entropy(data: GaussianData) -> float:
 @pytest.mark.parametrize("data", [GaussianData(SCHEDULE, 0.0, 1.0), GaussianData(SCHEDULE, 0.7, 0.5)])
 def test_on_gaussian_data_the_solution_has_the_expected_bound(data: GaussianData, solved: SimpleNamespace) -> None:
     torch.manual_seed(0)
-    diffusion = solved.diffusion.GaussianDiffusion(0.02, 0.5, 6)
+    diffusion = solved.enhanced.EnhancedDiffusion(0.02, 0.5, 6)
     x_start = data.mean + data.std * torch.randn(2000, 1, 8, 8)
     bits = diffusion.bits_per_dim(lambda x, y, t: data.denoise(x, t).float(), x_start, torch.zeros(2000).long())
     error = float(bits.std()) / math.sqrt(2000)

@@ -24,16 +24,21 @@ REST = {
 
 
 def test_student_and_given_files() -> None:
-    assert student_files() == ["diffusion.py", "loss.py", "model.py", "train.py", "visualize.py"]
+    assert student_files() == [
+        *("average.py", "diffusion.py", "enhanced.py", "flow.py", "gan.py"),
+        *("guidance.py", "loss.py", "model.py", "visualize.py"),
+    ]
     assert given_files() == [
         "dataset.py",
         "devices.py",
+        "enhanced_ldm.py",
         "ldm.py",
         "loop.py",
         "module.py",
         "recipes.py",
         "runs.py",
         "sample.py",
+        "train.py",
     ]
 
 
@@ -201,7 +206,7 @@ def test_odd_files_are_left_out_and_said(solution: Submission, tmp_path: Path) -
     ("make", "says"),
     [
         (lambda p: p / "nowhere", "does not exist; give the folder"),
-        (lambda p: p, "holds none of diffusion.py, loss.py, model.py"),
+        (lambda p: p, "holds none of average.py, diffusion.py"),
         (lambda p: _touch(p / "anna.zip"), "is an archive; unpack it and give the folder"),
         (lambda p: _touch(p / "loss.py"), "is a file; give the folder it is in"),
     ],

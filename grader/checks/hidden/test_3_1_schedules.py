@@ -12,7 +12,7 @@ from grader.engine.student import Student
 def test_linear_betas_of_other_lengths(student: Student, draw: Draw) -> None:
     """Other numbers of steps, up to 4000."""
     lengths = [4, 20, 21, 400 + int(draw.integers(500, 1)), 4000]
-    expect_betas(student.diffusion.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
+    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
 
 
 @question("3.1b")
@@ -21,4 +21,4 @@ def test_cosine_betas_of_other_lengths(student: Student, draw: Draw) -> None:
     offsets = [*draw.uniform(0, 2, 4).tolist(), 0.008, 0.0]
     lengths = [1, 3, 150 + int(draw.integers(500, 1)), 2000, 4000, 4000]
     cases: list[Arguments] = [{"num_timesteps": n, "offset": s} for n, s in zip(lengths, offsets, strict=True)]
-    expect_betas(student.diffusion.cosine_betas, "COSINE_BETAS", cases)
+    expect_betas(student.enhanced.cosine_betas, "COSINE_BETAS", cases)

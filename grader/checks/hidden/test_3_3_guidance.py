@@ -34,7 +34,7 @@ def test_drop_labels_of_other_sizes(student: Student, draw: Draw) -> None:
     cases = [{"y": draw_labels(draw, 0, 1), "null_label": 0, "probability": 0.35} for _ in range(400)]
     cases += [{"y": many[n : n + 6000], "null_label": 1000, "probability": p} for n, p in ((0, 0.03), (6000, 0.95))]
     cases += [{"y": many[:8], "null_label": 5000, "probability": p} for p in (0.0, 1.0)]
-    results = call_each(student.diffusion.drop_labels, cases)
+    results = call_each(student.guidance.drop_labels, cases)
     dropped = [expect_dropped(got, case["y"], case["null_label"]) for got, case in zip(results, cases, strict=True)]
     for gone, probability in [(torch.cat(dropped[:400]), 0.35), (dropped[400], 0.03), (dropped[401], 0.95)]:
         hits, trials = int(gone.sum()), gone.numel()
@@ -68,7 +68,7 @@ def expect_sampled(
         seen, means = x.float(), torch.full_like(data.means, data.mean_without)
         with_labels, without = (data.denoise(seen, t, mean).float() for mean in (data.means, means))
         batch = Batch(seen, y, t, null_label, with_labels, without)
-        noise = student.diffusion.guided_noise(*batch.arguments(guidance_weight).values())
+        noise = student.guidance.guided_noise(*batch.arguments(guidance_weight).values())
         x = ddim_step(schedule, x, t, tensor(noise, shape, "The result"))
     if not close(x, data.sampled(start, guidance_weight)):
         raise wrong(f"With guidance_weight = {guidance_weight:g}, a sampler does not end where it is guided to.")

@@ -1,0 +1,28 @@
+"""Part 3: a running average of weights, which samples better than the weights themselves."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, step: int, decay: float = 0.9999) -> None:
+    """Move a running average of a network's weights one step on, in place.
+
+    Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992), with weights that fall off
+    exponentially: what the network was n steps ago counts decay^n.
+
+    Args:
+        average: a network like `network`, whose parameters are the average.
+        network: as it is after the step; it stays as it is.
+        step: number of the step, counted from 0.
+        decay: of the average in the long run. At first it is (1 + step) / (10 + step) where that is less, so that the
+            average soon forgets what the network was before training.
+    """
+    ############################ Your code here ############################
+    # TODO(3.4): move every parameter of `average` towards the one of `network`, and copy the buffers.
+    ########################################################################
+    raise NotImplementedError("3.4")
+    ########################################################################
