@@ -114,6 +114,13 @@ class Session:
             for question in self.questions
         ]
 
+    def _fault_notes(self) -> list[str]:
+        """A sentence on each file that could not be imported as a whole."""
+        return [
+            f"{module}.py cannot be imported: {fault}. Its blocks were graded one by one."
+            for module, fault in sorted(self.student.faults.items())
+        ]
+
     def result(self) -> Result:
         """End the worker and make the result."""
         self.student.close()
@@ -129,7 +136,7 @@ class Session:
             max_score=sum(question.max_score for question in questions if not question.optional),
             bonus=sum(question.score for question in questions if question.optional),
             seconds=round(time.perf_counter() - self.started, 3),
-            notes=self.submission.notes,
+            notes=[*self.submission.notes, *self._fault_notes()],
             output=printable(self.student.output, OUTPUT_CHARACTERS),
             questions=questions,
             exhibits={check: outcome.exhibits for check, outcome in self.outcomes.items()},

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from . import blocks
 from .assignment import blocks_of, given_files, pristine, student_files
+from .engine.student_files import BLOCKS
 from .engine.text import printable
 from .rubric import Question
 
@@ -57,14 +60,26 @@ class Submission:
 
     @contextmanager
     def staged(self) -> Iterator[Path]:
-        """A temporary folder with what student code may see: the student's files and pristine given ones."""
+        """A temporary folder with what student code may see: the handout, and the student's files over it.
+
+        Beside them it says where the blocks are, for files that cannot be imported as a whole.
+        """
         with TemporaryDirectory(prefix="submission-") as name:
             folder = Path(name).resolve()
+            for file, text in pristine().items():
+                (folder / file).write_text(text, "utf-8")
             for file, source in self.sources.items():
                 (folder / file).write_bytes(source)
-            for file in given_files():
-                (folder / file).write_text(pristine()[file], "utf-8")
+            parts = {Path(file).stem: self._parts(file) for file in student_files() if file in self.sources}
+            (folder / BLOCKS).write_text(json.dumps(parts), "utf-8")
             yield folder
+
+    def _parts(self, file: str) -> dict[str, Any]:
+        """What `engine.student_files` needs to know of a file to import it block by block."""
+        text, handout = "\n".join(blocks.split_lines(self.text(file) or "")), pristine()[file]
+        places = {"blocks": blocks.parse(text), "places": blocks.parse(handout)}
+        found = {key: {name: (b.start, b.end, b.indent) for name, b in of.items()} for key, of in places.items()}
+        return {"text": text, "handout": handout, **found}
 
 
 def read(path: Path) -> Submission:

@@ -260,6 +260,7 @@ class Student:
         self._looks_ahead = False
         self._answer: Answer | None = None
         self._at: Request | None = None
+        self.faults: dict[str, str] = {}
         self._load_failures: dict[str, Failure] = {}
         self._loaded: set[str] = set()
         self._files: dict[str, bool] = {}
@@ -515,9 +516,17 @@ class Student:
                 raise Failure("error", f"{request.what} is no class: calling it gives no object.", KEEP_NAMES)
             if set(part) != request.parts:
                 raise WireError("an answer with other parts than were asked for")
+            if "module" in request.message:
+                self._note_fault(request.message["module"], part["ok"])
         if len(replies) != len(requests):
             raise WireError("an answer with other parts than were asked for")
         return replies
+
+    def _note_fault(self, module: str, loaded: Any) -> None:
+        """Remember what kept a file from being imported as a whole, as a worker says that has imported it."""
+        fault = loaded.get("value") if type(loaded) is dict else None
+        if type(fault) is str:
+            self.faults[module] = printable(self._steady(fault))
 
     def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Packed]:
         """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import importlib.abc
-import importlib.machinery
-import importlib.util
+import importlib
 import io
 import os
 import random
 import sys
-import types
-from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
 
 from . import sandbox
+from .student_files import StudentFiles
 from .wire import Channel, Packed, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
@@ -76,8 +73,9 @@ class Worker:
     What student code prints goes to `output`; tensors and modules are handed to it on `device`.
     """
 
-    def __init__(self, channel: Channel, directory: str, output: Output, device: str):
+    def __init__(self, channel: Channel, files: StudentFiles, directory: str, output: Output, device: str):
         self.device = device
+        self.files = files
         self.channel = channel
         self.output = output
         self.directory = directory
@@ -85,7 +83,6 @@ class Worker:
 
     def serve(self) -> None:
         """Answer messages, one at a time. Returns when the channel closes."""
-        sys.path.insert(0, self.directory)
         while True:
             try:
                 message, tensors = self._receive()
@@ -125,7 +122,7 @@ class Worker:
             return self._begin(request["seed"])
         if operation == "load":
             importlib.import_module(request["module"])
-            return {"ok": {"value": None}}
+            return {"ok": {"value": self.files.faults.get(request["module"])}}
         if operation == "settle":
             return {"ok": {"value": None}}
         if operation == "get":
@@ -270,26 +267,9 @@ def describe_error(error: BaseException, directory: str) -> dict[str, Any]:
         if os.path.dirname(code.co_filename) == directory:  # noqa: PTH120 (student code may have patched Path)
             frames.append([os.path.basename(code.co_filename), trace.tb_lineno, code.co_name])  # noqa: PTH119
         trace = trace.tb_next
-    if isinstance(error, SyntaxError) and error.filename and error.lineno:
-        frames.append([os.path.basename(error.filename), error.lineno, "<module>"])  # noqa: PTH119
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:  # the lines that led there say nothing
+        frames = [[os.path.basename(error.filename), error.lineno, "<module>"]]  # noqa: PTH119
     return {"kind": kind, "type": type(error).__name__[:200], "message": message, "frames": frames[-8:]}
-
-
-class MemoryFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports the student's files from memory, where no file can be opened any more."""
-
-    def __init__(self, directory: str):
-        self.files = {path.stem: (str(path), path.read_bytes()) for path in Path(directory).glob("*.py")}
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        """The student's files, and nothing else."""
-        return importlib.util.spec_from_loader(name, self) if name in self.files else None
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        """Run a file, under the path it came from."""
-        path, source = self.files[module.__name__]
-        module.__file__ = path
-        exec(compile(source, path, "exec"), module.__dict__)
 
 
 def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> None:
@@ -313,8 +293,8 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
         faulthandler.register(sandbox.SHOW_STACK, file=TRACE)
     sys.dont_write_bytecode = True
     os.chdir(policy.directory)
-    if policy.sealed:
-        sys.meta_path.insert(0, MemoryFinder(policy.directory))
+    files = StudentFiles(policy.directory)
+    sys.meta_path.insert(0, files)
     layers = sandbox.apply(policy)
     try:
         torch.zeros(1, device=policy.device)
@@ -323,5 +303,5 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
         os._exit(1)
     channel.send({"hello": {"layers": layers, "stopped": sandbox.self_test(policy)}})
     os.write(TRACE, REACHED % 0)
-    Worker(channel, policy.directory, printed, policy.device).serve()
+    Worker(channel, files, policy.directory, printed, policy.device).serve()
     os._exit(0)
