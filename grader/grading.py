@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .submission import Submission
 
 CHECKS_FOLDER = Path(__file__).with_name("checks")
 OUTPUT_CHARACTERS = 64 << 10
+TORCHVISION = ("torchvision", "torchvision.transforms.v2", "torchvision.utils")
 ENDLESS = 2  # time-outs of one question after which its other checks are not run
 
 
@@ -136,11 +138,17 @@ class Session:
             max_score=sum(question.max_score for question in questions if not question.optional),
             bonus=sum(question.score for question in questions if question.optional),
             seconds=round(time.perf_counter() - self.started, 3),
-            notes=[*self.submission.notes, *self._fault_notes()],
+            notes=self.submission.notes + self._fault_notes() + self.student.notes,
             output=printable(self.student.output, OUTPUT_CHARACTERS),
             questions=questions,
             exhibits={check: outcome.exhibits for check, outcome in self.outcomes.items()},
         )
+
+
+def prepared_imports(submission: Submission) -> list[str]:
+    """Modules that the student's files mention, and that can only be imported before a worker is closed off."""
+    mentioned = any(b"torchvision" in source for source in submission.sources.values())
+    return list(TORCHVISION) if mentioned and find_spec("torchvision") is not None else []
 
 
 @contextmanager
@@ -168,7 +176,7 @@ def session(
     """
     with submission.staged() as folder:
         imports = sorted({name for check in in_order(questions) for name in check.imports})
-        student = Student(folder, launcher, call_seconds, wall_seconds, imports)
+        student = Student(folder, launcher, call_seconds, wall_seconds, imports, prepared_imports(submission))
         try:
             yield Session(submission, questions, student, seed, launcher.device, training)
         finally:

@@ -103,7 +103,7 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     draw = Draw(seed, check.id)
     try:
         with kept_in(draw.margins):
-            student.begin(draw.worker_seed, check.imports)
+            student.begin(draw.worker_seed, check.imports, check.question)
             check.function(student, draw)
             student.settle()
     except Failure as failure:

@@ -269,8 +269,8 @@ class ZygoteLauncher:
 
     def close(self) -> None:
         """End the zygote; the kernel ends its workers with it."""
+        self._process.kill()  # first, as it has nothing more to say
         self._control.close()
-        self._process.kill()
         self._process.wait()
 
     def _ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from .changes import Changes
 from .isolation import Isolation
 from .launcher import Launcher, Process
 from .text import printable
 from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
 
 CALL_SECONDS = 10.0
+IMPORT_SECONDS = 5.0
 WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
@@ -212,14 +215,24 @@ class Request:
     is_class: bool = False
 
     @property
+    def operation(self) -> str:
+        """What is to be done."""
+        return self.message["operation"]
+
+    @property
     def parts(self) -> set[str]:
         """Those of its reply."""
         asked = {"ok": True, "gradients": self.message.get("gradients"), "arguments": self.message.get("echo")}
+        asked["fault"] = self.operation == "load"
         return {part for part, wanted in asked.items() if wanted}
 
 
 class _AskedError(BaseException):
     """A step has come to its request, which waits; no check is to catch this."""
+
+
+class _StaleError(Exception):
+    """The worker holds what a check changed and what cannot be put back."""
 
 
 class Student:
@@ -231,6 +244,7 @@ class Student:
         call_seconds: longest a call may take, the trusted side's own work in callbacks not counted.
         wall_seconds: longest all calls together may take.
         imports: modules that some check will ask for, to be made ready beside the first checks.
+        always: modules that the submission imports, and that a worker must have imported before it starts.
     """
 
     def __init__(
@@ -240,12 +254,14 @@ class Student:
         call_seconds: float = CALL_SECONDS,
         wall_seconds: float = WALL_SECONDS,
         imports: Sequence[str] = (),
+        always: Sequence[str] = (),
     ):
         self.directory = directory
         self.isolation = Isolation({}, {})
         self.output = ""
         self._launcher = launcher
         self._expected_imports = imports
+        self._always = always
         self._call_seconds = call_seconds
         self._seconds_left = wall_seconds
         self._process: Process | None = None
@@ -261,7 +277,11 @@ class Student:
         self._answer: Answer | None = None
         self._at: Request | None = None
         self.faults: dict[str, str] = {}
+        self._changes = Changes()
+        self._question = self._asked_last = ""
         self._load_failures: dict[str, Failure] = {}
+        self._imported_once: set[str] = set()
+        self._importing = ""
         self._loaded: set[str] = set()
         self._files: dict[str, bool] = {}
 
@@ -275,20 +295,34 @@ class Student:
         """Where student code computes, "cpu" or "cuda"."""
         return self._launcher.device
 
-    def begin(self, seed: int, imports: Sequence[str] = ()) -> None:
-        """Start a check: forget the objects of the last one, and seed the worker's generators.
+    @property
+    def notes(self) -> list[str]:
+        """What student code changed in its process, in sentences; complete once it is closed."""
+        return self._changes.notes()
 
-        `imports` are modules the check needs that take long to import, or need rights to: a worker that was started
-        without them is replaced.
+    def begin(self, seed: int, imports: Sequence[str] = (), question: str = "") -> None:
+        """Start a check: forget the objects of the last one, put back what it changed, and seed the generators.
+
+        Args:
+            seed: of the worker's generators.
+            imports: modules the check needs that take long to import, or need rights to: a worker that was started
+                without them is replaced.
+            question: that of the check; that of the one before by default.
         """
+        self._question = question or self._question
+        imports = [*imports, *self._always]
         self._launcher.require(imports)
         if self._process is not None and not self._process.imports.issuperset(imports):
             self._end()
         self._forget()
-        self._waiting = [Request({"operation": "begin", "seed": seed})]
+        emptied = sorted(self._load_failures)  # others import them too, by way of the recipes
+        self._waiting = [Request({"operation": "begin", "seed": seed, "emptied": emptied})]
 
     def close(self) -> None:
-        """End the worker and keep what it printed."""
+        """End the worker, and keep what it printed and what the last check changed."""
+        if self._process is not None:
+            with suppress(Failure, _StaleError):
+                self._exchange([Request({"operation": "begin", "seed": 0, "emptied": []})], {})
         if self._process is not None:
             self._end()
 
@@ -438,32 +472,73 @@ class Student:
         return replies[-1], received
 
     def _send(self, requests: list[Request], tensors: Packed) -> tuple[list[dict[str, Any]], Tensors]:
-        """The replies to requests, and their tensors. Raises Failure; a file that was not to be imported is noted."""
-        self._at = None
+        """The replies to requests, and their tensors; files are imported first.
+
+        Raises:
+            Failure: a file that was not to be imported is noted.
+        """
+        loaded = sorted(self._loaded)
         try:
-            return self._exchange(requests, tensors)
+            try:
+                return self._send_in_parts(requests, requests, tensors)
+            except _StaleError:
+                if self._process is not None:
+                    self._end()
+                self._loaded.update(loaded)
+                again = [Request({"operation": "load", "module": module}, f"import {module}") for module in loaded]
+                return self._send_in_parts(requests, [*requests, *again], tensors)
         except Failure as failure:
-            module = None if self._at is None else self._at.message.get("module")
-            if module is None:
-                raise
-            hint = failure.hint or f"{module}.py could not be imported; try `python {module}.py`."
-            self._load_failures[module] = Failure(failure.status, failure.message, hint)
-            self._loaded.discard(module)
-            raise self._load_failures[module] from None
+            self._note_failed_import(failure)
+            raise
         finally:
             self._functions = []
+
+    def _send_in_parts(
+        self, requests: list[Request], all_requests: list[Request], tensors: Packed
+    ) -> tuple[list[dict[str, Any]], Tensors]:
+        """The replies to `requests`, with each import of `all_requests` in a round trip before the rest."""
+        loads = {request.message["module"]: request for request in all_requests if request.operation == "load"}
+        begin = [request for request in all_requests[:1] if request.operation == "begin" and loads]
+        replies: dict[int, dict[str, Any]] = {}
+        for module, load in loads.items():
+            part, begin = [*begin, load], []
+            seconds = min(IMPORT_SECONDS, self._call_seconds)
+            answers, _ = self._exchange(part, {}, seconds, charged=module in self._imported_once)
+            self._imported_once.add(module)
+            replies |= {id(request): answer for request, answer in zip(part, answers, strict=True)}
+        rest = [r for r in all_requests if id(r) not in replies and r.operation != "load"]
+        answers, received = self._exchange(rest, tensors) if rest else ([], {})
+        replies |= {id(request): answer for request, answer in zip(rest, answers, strict=True)}
+        return [replies.get(id(request), {}) for request in requests], received
+
+    def _note_failed_import(self, failure: Failure) -> None:
+        """Remember the file that could not be imported, and the one at hand, so that neither is tried again."""
+        module = None if self._at is None else self._at.message.get("module")
+        failed = {name for name in (module, self._importing) if name}
+        if failed and not failure.hint:
+            name = self._importing or module
+            failure.hint = f"{name}.py could not be imported; try `python {name}.py`."
+        self._load_failures |= dict.fromkeys(failed, failure)
+        self._loaded -= failed
 
     def _forget(self) -> None:
         """Drop what waits, and an answer that was not asked for."""
         self._waiting, self._tensors, self._answer = [], {}, None
 
-    def _exchange(self, requests: list[Request], tensors: Packed) -> tuple[list[dict[str, Any]], Tensors]:
-        """One round trip. Raises Failure; then `_at` is the request that failed, if it was one of them."""
+    def _exchange(
+        self, requests: list[Request], tensors: Packed, seconds: float | None = None, charged: bool = True
+    ) -> tuple[list[dict[str, Any]], Tensors]:
+        """One round trip of at most `seconds`, which count as the submission's if `charged`.
+
+        Raises:
+            Failure: then `_at` is the request that failed, if it was one of them.
+        """
+        self._at, self._importing = None, ""
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
         process = self._process = self._process or self._spawn()
         self._request_id = secrets.randbits(62)  # not to be guessed by a frame sent ahead of its question
-        seconds = min(self._call_seconds, self._seconds_left)
+        seconds = min(seconds or self._call_seconds, self._seconds_left)
         message = {"id": self._request_id, "requests": [r.message for r in requests]}
         started, trusted_seconds = time.monotonic(), 0.0
         try:
@@ -473,7 +548,10 @@ class Student:
             for _ in range(MAX_CALLBACKS):
                 reply, received = process.channel.receive(started + seconds + trusted_seconds)
                 if "callback" not in reply:
-                    return self._checked(requests, reply), received
+                    try:
+                        return self._checked(requests, reply), received
+                    finally:
+                        self._asked_last = self._question
                 entered = time.monotonic()
                 answer, answer_tensors = self._run_callback(reply, received)
                 trusted_seconds += time.monotonic() - entered
@@ -482,24 +560,37 @@ class Student:
         except WireTimeout:
             process.show_stack()
             self._end()
-            raise Failure(
-                "timeout",
-                f"{self._reached(requests) or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}",
-                "Look for a loop that does not end, or for one over elements where a tensor operation would do.",
-            ) from None
+            raise self._overdue(self._reached(requests), seconds) from None
         except WireClosed:
             status = self._end()
             raise self._crash(self._reached(requests), status) from None
         except WireError as error:
             raise self._irregular(str(error)) from None
         finally:
-            self._seconds_left -= time.monotonic() - started - trusted_seconds
+            if charged:
+                self._seconds_left -= time.monotonic() - started - trusted_seconds
 
     def _reached(self, requests: list[Request]) -> str:
-        """What a worker that was ended had come to, as far as it said."""
-        number, _, _ = self._trace.partition("\n")
-        self._at = requests[min(int(number), len(requests) - 1)] if number.strip().isdecimal() else requests[-1]
-        return self._at.what
+        """What a worker that was ended had come to, as far as it said; and the file that it was importing."""
+        line, _, _ = self._trace.partition("\n")
+        number, _, module = line.strip().partition(" ")
+        self._at = requests[min(int(number), len(requests) - 1)] if number.isdecimal() else requests[-1]
+        self._importing = module if module and self._is_students(module) else ""
+        return f"import {self._importing}" if self._importing else self._at.what
+
+    def _overdue(self, what: str, seconds: float) -> Failure:
+        """The Failure for what did not end."""
+        if self._importing:
+            return Failure(
+                "timeout",
+                f"Importing {self._importing}.py took more than {seconds:.0f} s.{self._last_line()}",
+                "Code outside of functions and classes runs at every import: move it into a function, or take it out.",
+            )
+        return Failure(
+            "timeout",
+            f"{what or 'Your code'} had not returned after {seconds:.0f} s.{self._last_line()}",
+            "Look for a loop that does not end, or for one over elements where a tensor operation would do.",
+        )
 
     def _checked(self, requests: list[Request], reply: dict[str, Any]) -> list[dict[str, Any]]:
         """What a reply says about each request; raises the Failure it reports, if it reports one."""
@@ -510,23 +601,22 @@ class Student:
             raise WireError("an answer with missing parts")
         for request, part in zip(requests, replies, strict=False):
             self._at = request
+            if request.operation == "begin" and set(part) == {"stale"}:
+                self._changes.add(part["stale"], self._asked_last, put_back=False)
+                raise _StaleError
             if set(part) == {"error"}:
                 raise self._student_error(part["error"])
             if request.is_class and part != {"ok": {"value": True}}:
                 raise Failure("error", f"{request.what} is no class: calling it gives no object.", KEEP_NAMES)
             if set(part) != request.parts:
                 raise WireError("an answer with other parts than were asked for")
-            if "module" in request.message:
-                self._note_fault(request.message["module"], part["ok"])
+            if request.operation in ("begin", "load"):
+                self._changes.add(part["ok"], self._asked_last)
+            if request.operation == "load" and type(part["fault"]) is str:
+                self.faults[request.message["module"]] = printable(self._steady(part["fault"]))
         if len(replies) != len(requests):
             raise WireError("an answer with other parts than were asked for")
         return replies
-
-    def _note_fault(self, module: str, loaded: Any) -> None:
-        """Remember what kept a file from being imported as a whole, as a worker says that has imported it."""
-        fault = loaded.get("value") if type(loaded) is dict else None
-        if type(fault) is str:
-            self.faults[module] = printable(self._steady(fault))
 
     def _run_callback(self, reply: dict[str, Any], received: Tensors) -> tuple[dict[str, Any], Packed]:
         """Call the trusted function the worker asks for. A Failure it raises ends the worker, mid-call as it is."""
@@ -622,8 +712,8 @@ class Student:
         if kind == "memory":
             return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
         hint = ""
-        if name == "ModuleNotFoundError":
-            hint = "Only Python's own modules, torch and numpy can be imported where submissions are graded."
+        if name == "ModuleNotFoundError" and "cannot be imported in a graded file" not in message:
+            hint = "Only Python's own modules, torch, torchvision, numpy and tqdm can be imported in a graded file."
         return Failure("error", f"Your code raised an exception.\n{trace}", hint)
 
     def _encode(self, value: Any, tensors: Packed) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import json
 import os
 import traceback
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class StudentFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     Attributes:
         faults: by module, what kept Python from importing it as a whole.
         emptied: modules to take from the handout, without the student's blocks: their import did not end.
+        around: a context, made of the name of a module, in which its file runs.
     """
 
     def __init__(self, directory: str):
@@ -39,6 +41,7 @@ class StudentFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.parts: dict[str, Any] = json.loads(described.read_text("utf-8")) if described.exists() else {}
         self.faults: dict[str, str] = {}
         self.emptied: set[str] = set()
+        self.around: Callable[[str], AbstractContextManager] = lambda module: nullcontext()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
         """The student's files, and nothing else."""
@@ -46,7 +49,10 @@ class StudentFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Run a file, under the path it came from. Raises what it raises, where it has no blocks."""
-        name = module.__name__
+        with self.around(module.__name__):
+            self._run(module, module.__name__)
+
+    def _run(self, module: types.ModuleType, name: str) -> None:
         path, source = self.files[name]
         module.__file__ = path
         parts = Parts(path, **self.parts[name]) if name in self.parts else None

@@ -13,25 +13,56 @@ import io
 import os
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
 import torch
 
-from . import sandbox
+from . import bars, imports, sandbox
+from .state import EVERYTHING, Changes, State, generators, write_generators
 from .student_files import StudentFiles
 from .wire import Channel, Packed, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
 MAX_ELEMENTS = 1 << 26  # of a result to differentiate: expanded tensors can claim any number
 MAX_DESCRIPTORS = 4096
-TRACE = 2  # where the stack is written at a crash or a time-out, after the number of the request at hand
-REACHED = b"%7d\n"
+MAX_WORDS = 20  # for what one question or file has changed
+TRACE = 2  # where the stack is written at a crash or a time-out, after the request and the file at hand
+REACHED = b"%7d %-56b\n"  # the number of the request, and the name of the student's module that is being imported
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
 class MissingNameError(Exception):
     """The submission lacks a name of the handout."""
+
+
+class BreakpointError(Exception):
+    """Student code called breakpoint(), which stops for somebody at a keyboard."""
+
+
+class NoInput(io.TextIOBase):
+    """What student code reads from: nothing, also after exit(), which closes it."""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readline(self, size: int | None = -1) -> str:  # type: ignore[override]
+        """The end of the file."""
+        return ""
+
+    def read(self, size: int | None = -1) -> str:
+        """The end of the file."""
+        return ""
+
+    def close(self) -> None:
+        """Stays open."""
+
+
+def refuse_breakpoint(*arguments: Any, **keywords: Any) -> None:
+    """What breakpoint() does. Raises BreakpointError."""
+    raise BreakpointError("breakpoint() waits for a keyboard, and there is none; delete that line")
 
 
 class Output(io.TextIOBase):
@@ -80,6 +111,10 @@ class Worker:
         self.output = output
         self.directory = directory
         self.objects: dict[int, Any] = {}
+        self.number = 0  # of the request at hand
+        self.module = ""  # that is being imported
+        self.changed: dict[str, list[str]] = {}  # by the student's module that did it, "" for a call
+        self.state = State()
 
     def serve(self) -> None:
         """Answer messages, one at a time. Returns when the channel closes."""
@@ -105,12 +140,44 @@ class Worker:
         replies = []
         for number, request in enumerate(requests):
             try:
-                os.pwrite(TRACE, REACHED % number, 0)
+                self.number = number
+                self._say_where(self.module)
                 replies.append(self._answer(request, tensors, out))
+                if "stale" in replies[-1]:
+                    return replies
             except BaseException as error:  # whatever student code raises, SystemExit included, is an answer
                 out.clear()
                 return [*replies, {"error": describe_error(error, self.directory)}]
         return replies
+
+    def _say_where(self, module: str) -> None:
+        """Leave word of the request at hand and of the module that is being imported, "" for none."""
+        self.module = module
+        os.pwrite(TRACE, REACHED % (self.number, module.encode("ascii", "replace")[:56]), 0)
+
+    @contextlib.contextmanager
+    def importing(self, module: str) -> Iterator[None]:
+        """Put back what a file of the student's changes in the process while it is imported, and keep account of it."""
+        outer, before, drawn = self.module, State(), generators(self.device)
+        self._say_where(module)
+        try:
+            yield
+        finally:
+            changes = before.restore(keep_new=True)
+            self.state.accept()
+            write_generators(drawn)
+            self._add(module, changes.put_back + changes.stuck)
+            self._say_where(outer)
+
+    def _add(self, module: str, words: list[str]) -> None:
+        """Keep account of what has changed."""
+        if words:
+            self.changed.setdefault(module, []).extend(words)
+
+    def _changes(self) -> dict[str, Any]:
+        """What has changed since the last time, by what did it."""
+        changed, self.changed = self.changed, {}
+        return encode({module: words[:MAX_WORDS] for module, words in changed.items()}, {}, self._refer)
 
     def _receive(self) -> tuple[dict[str, Any], Tensors]:
         message, tensors = self.channel.receive()
@@ -119,10 +186,11 @@ class Worker:
     def _answer(self, request: dict[str, Any], tensors: Tensors, out: Packed) -> dict[str, Any]:
         operation = request["operation"]
         if operation == "begin":
+            self.files.emptied.update(request["emptied"])
             return self._begin(request["seed"])
         if operation == "load":
             importlib.import_module(request["module"])
-            return {"ok": {"value": self.files.faults.get(request["module"])}}
+            return {"ok": self._changes(), "fault": self.files.faults.get(request["module"])}
         if operation == "settle":
             return {"ok": {"value": None}}
         if operation == "get":
@@ -144,14 +212,28 @@ class Worker:
         raise WireError(f"no operation {operation!r}")
 
     def _begin(self, seed: int) -> dict[str, Any]:
-        """Forget all objects, and seed every generator student code may draw from."""
+        """Forget all objects, put back what was changed, and seed every generator student code may draw from.
+
+        Where something cannot be put back the answer is that this worker is stale.
+        """
         self.objects.clear()
+        changes = self._restore()
+        self._add("", changes.put_back + changes.stuck)
+        if changes.stuck:
+            return {"stale": self._changes()}
         torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack for CUDA in every call
         if self.device != "cpu":
             torch.cuda.manual_seed_all(seed)
         numpy.random.seed([seed % 2**32, seed >> 32])
         random.seed(seed)
-        return {"ok": {"value": None}}
+        return {"ok": self._changes()}
+
+    def _restore(self) -> Changes:
+        """Put back what was changed; all of it is stuck if that fails."""
+        try:
+            return self.state.restore()
+        except Exception:
+            return Changes(stuck=[EVERYTHING])
 
     def _resolve(self, root: str | int, path: list[str]) -> Any:
         """The object that a module or number and a path of attributes name."""
@@ -287,6 +369,7 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
     wire = channel.socket.fileno()
     os.closerange(3, wire)
     os.closerange(wire + 1, MAX_DESCRIPTORS)
+    sys.stdin, sys.breakpointhook = NoInput(), refuse_breakpoint
     sys.stdout = sys.stderr = printed = Output(1)
     faulthandler.enable(file=TRACE)
     if sandbox.SHOW_STACK is not None:
@@ -295,6 +378,8 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
     os.chdir(policy.directory)
     files = StudentFiles(policy.directory)
     sys.meta_path.insert(0, files)
+    bars.install()
+    imports.restrict(files.files.keys())
     layers = sandbox.apply(policy)
     try:
         torch.zeros(1, device=policy.device)
@@ -302,6 +387,8 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
         channel.send({"failed": f"it cannot use the device {policy.device}: {error}"})
         os._exit(1)
     channel.send({"hello": {"layers": layers, "stopped": sandbox.self_test(policy)}})
-    os.write(TRACE, REACHED % 0)
-    Worker(channel, files, policy.directory, printed, policy.device).serve()
+    os.write(TRACE, REACHED % (0, b""))
+    worker = Worker(channel, files, policy.directory, printed, policy.device)
+    files.around = worker.importing
+    worker.serve()
     os._exit(0)

@@ -5,6 +5,7 @@ It stays on one thread, since a child forked beside running threads may hang, an
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -28,13 +29,21 @@ def main(control: socket.socket, imports: list[str]) -> None:
     `imports` are modules that workers need beyond those that student code commonly imports; a request adds more.
     """
     sys.dont_write_bytecode = True
-    from . import sandbox, worker
-    from .wire import Channel
+    from . import sandbox, worker  # noqa: F401 (which workers need)
 
     sandbox.forbid_inspection()
     warm_up()
     sandbox.libraries()  # which every worker then knows
     import_frozen(imports)
+    with contextlib.suppress(ConnectionError):  # the other side may close at any time; then there is nothing to do
+        serve(control)
+
+
+def serve(control: socket.socket) -> None:
+    """Say that all is ready, and answer requests until the other side closes. Raises ConnectionError as it may."""
+    from . import sandbox, worker
+    from .wire import Channel
+
     reply(control, {"ready": os.getpid()})
     workers: set[int] = set()
     ended, moved = 0, False
