@@ -500,7 +500,19 @@ def test_a_worker_that_outgrows_its_memory_is_ended_by_the_watchdog(
 def test_nothing_of_the_grader_is_in_the_worker(student: Student) -> None:
     """The engine's own modules are, which hold no secret; rubric, oracle, checks and solution are not."""
     ours = set(student.code.modules("grader", "engine", "oracle", "checks", "rubric", "solution", "pytest"))
-    files = ("bars", "boot", "imports", "landlock", "sandbox", "seccomp", "state", "wire", "worker", "zygote")
+    files = (
+        "bars",
+        "boot",
+        "imports",
+        "landlock",
+        "sandbox",
+        "seccomp",
+        "state",
+        "student_files",
+        "wire",
+        "worker",
+        "zygote",
+    )
     assert ours == {"engine", *(f"engine.{file}" for file in files)}
     assert student.code.everything() == 0
     repository = str(Path(__file__).parents[2])
