@@ -26,8 +26,11 @@ from .mlp import (
     Plan,
     Run,
     expect_alone,
+    expect_any_size,
     expect_different_units,
+    expect_every_input,
     expect_input_gradient,
+    expect_kept,
     expect_layers,
     expect_probabilities,
     expect_rectifiers,
@@ -41,6 +44,7 @@ from .mlp import (
     inner_call,
     logits,
     outputs_explained,
+    pixel_name,
     plain,
     positive,
     read_parameters,
@@ -52,9 +56,13 @@ from .mlp import (
 from .runner import question
 
 
-def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Draw, run: Run) -> None:
-    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; `run` gives probabilities."""
-    inputs = positive(draw, 4, *plan.shape)
+def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Draw, run: Run) -> Circuit:
+    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; `run` gives probabilities.
+
+    Returns:
+        The network, which gives logits.
+    """
+    inputs = positive(draw, 8, *plan.shape)
     shape = plain(module(inputs), f"{plan.what}'s output").shape
     module.requires_grad_(True)  # that parameters learn is a check of its own
     with rounding_explained(module, inputs):
@@ -65,7 +73,7 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
         return find_cut_off(module, everything, used, lambda: plain(module(inputs), plan.what))
 
     expect_layers(used, plan, cut_off)
-    circuit = Circuit(module, used, plan, draw, lambda x: rows(run(x)))
+    circuit = Circuit(module, used, plan, draw, lambda x: rows(run(x))).moderate(inputs)
     expect_sigmoid(circuit, inputs, f"{plan.what}'s output")
     circuit = circuit.through(logits)
     expect_rectifiers(circuit, inputs, 0.5, "a ReLU or LeakyReLU")
@@ -78,6 +86,7 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
             or explain_normalisation(circuit, inputs)
             or "ReLU and LeakyReLU layers do; tanh, sigmoid, ELU, GELU and normalisation do not.",
         )
+    return circuit
 
 
 @contextmanager
@@ -125,7 +134,7 @@ def discriminate(discriminator: Remote, x: Tensor) -> Tensor:
     """The probabilities of images, judged up to their values."""
     batch = len(x)
     try:
-        with sizes_explained(batch, tuple(x.shape[1:])):
+        with sizes_explained(batch, tuple(x.shape[1:]), takes_images=True):
             result = discriminator(x)
     except Failure as failure:
         raise Failure(failure.status, failure.message, failure.hint or explain_squeeze(discriminator, x)) from None
@@ -157,7 +166,11 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
             steps += [partial(generate, other, z, x_shape) for z in some]
         list(at_once(generator, steps))
         expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
-        expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
+        circuit = expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
+        z = positive(draw, 8, Z_DIM)
+        expect_every_input(circuit, z, "The logit of a generated pixel", lambda i: f"z_{i + 1}")
+        expect_any_size(circuit, z, "A generated image")
+        expect_kept(generator, "z", draw.normal(BATCH, Z_DIM, std=20))
 
 
 @question("1.3a")
@@ -181,7 +194,12 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
         list(at_once(discriminator, steps))
         images = draw.uniform(0, 1, BATCH, *X_SHAPE)
         expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
-        expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))
+        circuit = expect_hidden_layers(
+            student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x)
+        )
+        x = positive(draw, 8, *X_SHAPE)
+        expect_every_input(circuit, x, "The logit of an image", lambda i: pixel_name(i, X_SHAPE))
+        expect_kept(discriminator, "x", draw.uniform(0, 1, BATCH, *X_SHAPE))
 
 
 @question("1.3b")
@@ -189,6 +207,6 @@ def test_discriminator_trains_every_parameter(student: Student, draw: Draw) -> N
     """Gradients reach every parameter of the discriminator, and the image it judges."""
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
     x = positive(draw, 4, *X_SHAPE)
-    with sizes_explained(4, X_SHAPE):
+    with sizes_explained(4, X_SHAPE, takes_images=True):
         weights = expect_network_trained(student, discriminator, DISCRIMINATOR, x, draw)
     expect_input_gradient(discriminator, "x", x, weights, "the generator")
