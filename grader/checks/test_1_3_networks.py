@@ -19,6 +19,7 @@ from .mlp import (
     DISCRIMINATOR,
     GENERATOR,
     HIDDEN,
+    LARGE,
     SIZES,
     X_SHAPE,
     Z_DIM,
@@ -166,11 +167,11 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
             steps += [partial(generate, other, z, x_shape) for z in some]
         list(at_once(generator, steps))
         expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
+        expect_kept(generator, "z", draw.normal(BATCH, Z_DIM, std=20))
         circuit = expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
         z = positive(draw, 8, Z_DIM)
         expect_every_input(circuit, z, "The logit of a generated pixel", lambda i: f"z_{i + 1}")
-        expect_any_size(circuit, z, "A generated image")
-        expect_kept(generator, "z", draw.normal(BATCH, Z_DIM, std=20))
+        expect_any_size(circuit, z, "The logit of a generated pixel", (-1, LARGE, -LARGE))
 
 
 @question("1.3a")
@@ -194,12 +195,13 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
         list(at_once(discriminator, steps))
         images = draw.uniform(0, 1, BATCH, *X_SHAPE)
         expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
+        expect_kept(discriminator, "x", draw.uniform(0, 1, BATCH, *X_SHAPE))
         circuit = expect_hidden_layers(
             student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x)
         )
         x = positive(draw, 8, *X_SHAPE)
         expect_every_input(circuit, x, "The logit of an image", lambda i: pixel_name(i, X_SHAPE))
-        expect_kept(discriminator, "x", draw.uniform(0, 1, BATCH, *X_SHAPE))
+        expect_any_size(circuit, x, "The logit of an image")
 
 
 @question("1.3b")
