@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ from grader.engine.student import Failure, Remote, Student, at_once
 from .draw import Draw
 from .expect import close, wrong
 from .mlp import (
+    AS_IT_IS,
     BATCH,
     CUT,
     DISCRIMINATOR,
@@ -57,11 +58,18 @@ from .mlp import (
 from .runner import question
 
 
-def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Draw, run: Run) -> Circuit:
-    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; `run` gives probabilities.
+def expect_hidden_layers(
+    student: Student, module: Remote, plan: Plan, draw: Draw, run: Run, factors: Sequence[float] = ()
+) -> None:
+    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end.
 
-    Returns:
-        The network, which gives logits.
+    Args:
+        student: the submission.
+        module: the network in the worker.
+        plan: the widths of its layers.
+        draw: of inputs and weights.
+        run: gives probabilities.
+        factors: those that an input may take, of either sign.
     """
     inputs = positive(draw, 8, *plan.shape)
     shape = plain(module(inputs), f"{plan.what}'s output").shape
@@ -78,6 +86,15 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
     expect_sigmoid(circuit, inputs, f"{plan.what}'s output")
     circuit = circuit.through(logits)
     expect_rectifiers(circuit, inputs, 0.5, "a ReLU or LeakyReLU")
+    what = f"The logit of {plan.what.lower()}"
+    try:
+        expect_every_input(
+            circuit, inputs, what, lambda i: pixel_name(i, plan.shape) if plan.shape[1:] else f"z_{i + 1}"
+        )
+        expect_any_size(circuit, inputs, what, factors)
+    except Failure as failure:
+        hint = explain_activations(circuit, "a ReLU or LeakyReLU") if failure.hint == AS_IT_IS else ""
+        raise Failure(failure.status, failure.message, hint or failure.hint) from None
     signs: dict[str, float | Tensor] = {name: draw.integers(2, *used[name].shape) * 2.0 - 1 for name in circuit.hidden}
     once, twice = at_once(module, [partial(circuit.respond, inputs, signs), partial(circuit.run, 2 * inputs)])
     if not close(twice, 2 * once, 1e-3, 2e-5):  # logits may be small, and a SiLU is nearly linear there
@@ -87,7 +104,6 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
             or explain_normalisation(circuit, inputs)
             or "ReLU and LeakyReLU layers do; tanh, sigmoid, ELU, GELU and normalisation do not.",
         )
-    return circuit
 
 
 @contextmanager
@@ -168,10 +184,8 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
         list(at_once(generator, steps))
         expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
         expect_kept(generator, "z", draw.normal(BATCH, Z_DIM, std=20))
-        circuit = expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
-        z = positive(draw, 8, Z_DIM)
-        expect_every_input(circuit, z, "The logit of a generated pixel", lambda i: f"z_{i + 1}")
-        expect_any_size(circuit, z, "The logit of a generated pixel", (-1, LARGE, -LARGE))
+        factors = (-1, LARGE, -LARGE)
+        expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z), factors)
 
 
 @question("1.3a")
@@ -196,12 +210,7 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
         images = draw.uniform(0, 1, BATCH, *X_SHAPE)
         expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
         expect_kept(discriminator, "x", draw.uniform(0, 1, BATCH, *X_SHAPE))
-        circuit = expect_hidden_layers(
-            student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x)
-        )
-        x = positive(draw, 8, *X_SHAPE)
-        expect_every_input(circuit, x, "The logit of an image", lambda i: pixel_name(i, X_SHAPE))
-        expect_any_size(circuit, x, "The logit of an image")
+        expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))
 
 
 @question("1.3b")
