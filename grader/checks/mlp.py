@@ -1,7 +1,7 @@
 """Fully connected networks, those of questions 1.1 and 1.3: what their layers are, and what lies between them.
 
-How a network was written down is nobody's business: its layers are told by the shapes of its parameters, and what
-lies between them by what comes out once the parameters are numbers of the check's choice.
+How a network is written does not matter: its layers are told by the shapes of its parameters, and what lies between
+them by what comes out once the parameters are numbers of the check's choice.
 
 No draw and no initialisation makes a right network fail: values are compared at weights that the check draws, bounded
 away from 0 and from where a ReLU closes; at the student's own, only shapes, ranges and a second call are.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -24,15 +24,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Remote, Student, at_once, fetch, gather, observe, overwrite
+from grader.engine.student import (
+    Built,
+    Failure,
+    Remote,
+    Student,
+    at_once,
+    fetch,
+    gather,
+    later,
+    observe,
+    overwrite,
+)
 from grader.oracle.mlp import GAINS, MOST_LAYERS, draw_gains, name_activations, name_output
 
 from .draw import Draw
-from .expect import close, outputs, tensor, wrong
+from .expect import close, expect_unchanged, outputs, tensor, wrong
 from .margins import within
 
 X_SHAPE, X_DIM, Z_DIM, HIDDEN = (3, 4, 2), 24, 5, 16  # no two of 24, 5, 2 * 5 and 16 are the same
-SIZES = [((1, 7, 6), 2, 12), ((3, 4, 2), 1, 20), ((5,), 7, 9)]  # x_shape, z_dim, hidden_dim
+SIZES = [((1, 7, 6), 2, 12), ((3, 4, 2), 1, 20), ((1, 5, 1), 7, 9)]  # x_shape, z_dim, hidden_dim
 BATCH = 6
 NORMAL = "Normal takes a mean and a standard deviation, in this order; softplus makes the second positive."
 CUT = "What comes out is cut off from the parameters: leave out detach, .data, no_grad and inference_mode."
@@ -40,6 +51,15 @@ SIGMOID = "A sigmoid belongs behind the last layer, with nothing between or behi
 BOTH = "Both heads come after the same hidden layers, and neither is detached."
 RECTIFIERS = "Each hidden layer is a Linear, and what comes out is computed from the last of them. Behind each comes "
 INERT = 1e-4  # outputs that differ by less from image to image do not depend on the image
+EXACT = 1e-5  # of the largest number: float32 loses a tenth of it in these networks, and float16 many times as much
+SMALL = 1e-2  # of the largest number: computing in bfloat16 may change a number by as much
+MODERATE, EXTREME = 2.0, 14.0  # logits that float32 tells from their probabilities, and logits that a clamp changes
+CLAMP = 1e-5  # how far a clamp may keep probabilities away from 0 and 1
+LARGE = 30.0  # how many times as large an input may become without being cut off
+DIGITS = "It is nearly right: look for what rounds, like float16, bfloat16 and autocast, or cuts off a little."
+AS_IT_IS = "The input enters the first layer as it is: nothing clamps, rounds or bends it before."
+FLATTEN = "Each image of the batch must enter the first layer as one row of x_dim numbers: x.flatten(1)."
+UNFLATTEN = "The numbers of an image must take the shape x_shape."
 Run = Callable[[Tensor], Tensor]
 
 
@@ -228,6 +248,13 @@ class Circuit:
         twin.run = lambda inputs: view(self.run(inputs))
         return twin
 
+    def moderate(self, inputs: Tensor) -> Circuit:
+        """The same network with last weights that make MODERATE the largest logit of what comes out of `inputs`."""
+        twin = copy(self)
+        factor = MODERATE / max(INERT, float(logits(self.respond(inputs)).abs().max()))
+        twin.weights = {name: x * factor if name in self.last else x for name, x in self.weights.items()}
+        return twin
+
     def chain(self, gains: Mapping[str, float] | None = None, last: float = 1.0) -> Tensor:
         """What comes out where every unit takes the mean of those before it, times a gain.
 
@@ -362,46 +389,149 @@ def explain_output(circuit: Circuit) -> str:
 
 
 def expect_sigmoid(circuit: Circuit, inputs: Tensor, what: str) -> None:
-    """Expect a sigmoid of a linear layer: its logits are proportional to the weights of the layer."""
-    factors = (1.0, -1.0, 0.5)
-    results = map(logits, circuit.respond_each(inputs, [circuit.last_times(factor) for factor in factors]))
-    before = next(results)
+    """Expect a sigmoid of a linear layer: logits, MODERATE at most, are proportional to the weights of the layer."""
+    factors = (1.0, -1.0, 0.3, EXTREME / MODERATE, -EXTREME / MODERATE)
+    results = circuit.respond_each(inputs, [circuit.last_times(factor) for factor in factors])
+    before = logits(next(results))
     for factor, response in zip(factors[1:], results, strict=True):
-        if not close(response, factor * before, 1e-3, 1e-3):
+        expected = (factor * before).sigmoid()
+        if not close(response.clamp(CLAMP, 1 - CLAMP), expected.clamp(CLAMP, 1 - CLAMP), 0, EXACT):
             raise wrong(
                 f"{what}: with the weights of the last layer times {factor:g}, its logits, log p / (1 - p), do not "
                 f"become {factor:g} times what they were.",
-                explain_output(circuit) or SIGMOID,
+                explain_output(circuit) or explain_bounds(circuit, inputs) or explain_digits(expected, response),
             )
+
+
+def explain_bounds(circuit: Circuit, inputs: Tensor) -> str:
+    """Between which numbers probabilities stay whose logits are as large as EXTREME; "" if they come near 0 and 1."""
+    with suppressed():
+        found = torch.cat([circuit.respond_to_last(inputs, sign * EXTREME / MODERATE) for sign in (1, -1)])
+        low, high = float(found.min()), float(found.max())
+        if low > CLAMP and high < 1 - CLAMP:
+            return (
+                f"With logits from -{EXTREME:g} to {EXTREME:g} it stays between {low:.3g} and {high:.3g}: leave out "
+                "what keeps it there, such as a clamp. A clamp at 1e-5 at most is allowed."
+            )
+    return ""
+
+
+def explain_digits(expected: Tensor, found: Tensor, otherwise: str = SIGMOID) -> str:
+    """What to say of numbers that are not right: that they are nearly, or something else."""
+    off = float((found - expected).abs().max() / expected.abs().max())
+    return DIGITS if off < SMALL else otherwise
+
+
+def expect_every_input(circuit: Circuit, inputs: Tensor, what: str, name: Callable[[int], str]) -> None:
+    """Expect a linear function of the input, in which every number counts, as long as every unit is open.
+
+    Args:
+        circuit: gives what is linear, (B, n).
+        inputs: (B, *plan.shape), positive even if scaled to [-1, 1].
+        what: what comes out, at the beginning of a sentence.
+        name: names a number of an input, counted from 0.
+    """
+    count = circuit.plan.inputs
+    corners = torch.cat([torch.ones(1, count), 1 - torch.eye(count)])
+    results = circuit.respond(torch.cat([corners.reshape(-1, *circuit.plan.shape), inputs]))
+    effects = results[:1] - results[1 : count + 1]
+    scale = float(results[0].abs().max())
+    idle = [name(i) for i, effect in enumerate(effects) if float(effect.abs().max()) < 0.02 * scale / count]
+    if idle:
+        raise wrong(
+            f"{what} does not change with {listed(idle[:3])}{', among others' if idle[3:] else ''}, with weights that "
+            "make every number of the input count.",
+            "Every number of the input must enter the first layer.",
+        )
+    expected, found = results[:1] - (1 - rows(inputs).double()) @ effects, results[count + 1 :]
+    if not close(found, expected, 0, EXACT * scale):
+        raise wrong(
+            f"{what} is not a linear function of the input, though with positive inputs and weights, and no biases, "
+            "no ReLU is closed.",
+            explain_digits(expected, found, AS_IT_IS),
+        )
+
+
+def expect_any_size(circuit: Circuit, inputs: Tensor, what: str, factors: Sequence[float] = ()) -> None:
+    """Expect what is linear to stay the same where one factor undoes another.
+
+    Args:
+        circuit: gives what is linear, (B, n).
+        inputs: (B, *plan.shape), positive.
+        what: what comes out, at the beginning of a sentence.
+        factors: of the input, whose inverse the first layer takes.
+    """
+    first = next(name for name in circuit.hidden if circuit.plan.is_first(circuit.weights[name]))
+    cases = [partial(circuit.respond, factor * inputs, {first: 1 / factor}) for factor in (1.0, *factors)]
+    cases.append(partial(circuit.respond, inputs, {first: LARGE} | circuit.last_times(1 / LARGE)))
+    before, *others, through = at_once(circuit.module, cases)
+    allowed = EXACT * float(before.abs().max())
+    for factor, result in zip(factors, others, strict=True):
+        if not close(result, before, 0, allowed):
+            raise wrong(
+                f"{what} changes where the input takes the factor {factor:g} and the weights of the first layer are "
+                f"divided by {factor:g}, with positive inputs and weights and no biases.",
+                explain_digits(before, result, AS_IT_IS),
+            )
+    if not close(through, before, 0, allowed):
+        raise wrong(
+            f"{what} changes where the weights of the first layer take the factor {LARGE:g} and those of the last "
+            f"are divided by {LARGE:g}, with positive inputs and weights and no biases.",
+            explain_digits(before, through, "A hidden unit may be of any size: no clamp and no ReLU6 behind a layer."),
+        )
 
 
 def expect_alone(module: Remote, call: Run, inputs: Tensor, what: str) -> None:
-    """Expect the same at every call, and each image of a batch by itself. `call` gives what is compared."""
+    """Expect the same at every call, in either mode, and each image of a batch by itself.
+
+    Args:
+        module: the network in the worker.
+        call: gives what is compared.
+        inputs: BATCH of them.
+        what: what is called, at the beginning of a sentence.
+    """
     counts = (BATCH // 2, 1)
-    results = at_once(module, [partial(call, inputs[:count]) for count in (BATCH, BATCH, *counts)])
+    results = at_once(module, [partial(call, inputs[:count]) for count in (BATCH, BATCH, *counts, BATCH)])
     together = next(results)
     rounding = 1e-5 * max(1.0, float(together.abs().max()))
-    if not close(next(results), together, atol=rounding):
-        raise wrong(
-            f"{what} gives something else when it is called again with the same input.",
-            explain_chance(module, call, inputs),
-        )
-    for count, part in zip(counts, results, strict=True):
-        if not close(part, together[:count], atol=rounding):
+    for count, result in zip((BATCH, *counts, BATCH), results, strict=True):
+        if close(result, together[:count], atol=rounding):
+            continue
+        if count == BATCH:
             raise wrong(
-                f"{what} gives something else for the first {count} of {len(inputs)} when the others are left out.",
-                explain_influence(module, call, inputs, count),
+                f"{what} gives something else when it is called again with the same input.",
+                explain_chance(module, call, inputs),
             )
+        raise wrong(
+            f"{what} gives something else for the first {count} of {len(inputs)} when the others are left out.",
+            explain_influence(module, call, inputs, count),
+        )
+    if fetch(module.training)[0] is not True:
+        raise wrong(f"{what} leaves the network in evaluation mode.", "Leave out eval() and train(False).")
+    later(module.eval)
+    evaluated = call(inputs)
+    later(module.train)
+    if not close(evaluated, together, atol=rounding):
+        raise wrong(f"{what} gives something else after .eval().", "Nothing here depends on the mode of the network.")
+
+
+def expect_kept(function: Remote, name: str, inputs: Tensor) -> None:
+    """Expect that a call of `function` leaves its argument, called `name`, as it was."""
+    expect_unchanged(observe(function, {name: inputs}, differentiate=False), {name: inputs})
 
 
 def explain_chance(module: Remote, call: Run, inputs: Tensor) -> str:
     """Why calls with the same input differ."""
     with suppressed():
+        before = call_seeded(module, call, inputs)
+        call(inputs[-1:].expand_as(inputs))
+        if not close(call_seeded(module, call, inputs), before, 0, 1e-6):
+            return "A call changes what the next one gives: keep nothing in self from call to call."
         alike = call(inputs[:1].expand_as(inputs))
-        if close(alike, alike[:1].expand_as(alike), atol=1e-4):
+        if close(alike, alike[:1].expand_as(alike), atol=1e-6):
             return (
-                "Inputs that are alike get the same within one call, and something else in the next: a layer is made "
-                "anew in every call. Make all layers in __init__."
+                "Inputs that are alike get the same within one call, and something else in the next: a layer, or a "
+                "random number, is made in every call. Make all layers in __init__, and draw nothing."
             )
         module.eval()
         if close(call(inputs), call(inputs)):
@@ -409,8 +539,24 @@ def explain_chance(module: Remote, call: Run, inputs: Tensor) -> str:
     return "Noise is drawn for each input: leave out sampling and dropout."
 
 
+def call_seeded(module: Remote, call: Run, inputs: Tensor) -> Tensor:
+    """`call(inputs)`, with the generators of the worker seeded before."""
+    student = module._student
+    for seed in (student.torch.manual_seed, student.numpy.random.seed, student.random.seed):
+        later(seed, 0)
+    return call(inputs)
+
+
 def explain_influence(module: Remote, call: Run, inputs: Tensor, count: int) -> str:
-    """Why the first `count` images of a batch are influenced by the others."""
+    """Why the first `count` images of a batch are influenced by the others, where no larger part of it is."""
+    with suppressed():
+        pairs = torch.cat([call(pair) for pair in inputs.split(2)])
+        if count == 1 and close(pairs, call(inputs), atol=1e-4):
+            return "An image by itself is treated in another way than one of several: leave out special cases."
+    with suppressed():
+        order = find_order(torch.cat([call(image) for image in inputs.split(1)]), call(inputs))
+        if order:
+            return f"{order} Keep the order of the batch."
     with suppressed():
         together = call(inputs)
         if close(together.sum(0), torch.ones_like(together[0]), atol=1e-4):
@@ -424,6 +570,16 @@ def explain_influence(module: Remote, call: Run, inputs: Tensor, count: int) -> 
                 "whole batch, like a mean, a minimum or a maximum. Leave it out, or compute it for each image."
             )
     return "Numbers of different images are mixed up: the first axis stays the batch in every reshape and transpose."
+
+
+def find_order(alone: Tensor, together: Tensor) -> str:
+    """In which order results (B, ...) come, if in another than those of each input alone; "" if they do not."""
+    if close(together, alone.flip(0), atol=1e-4):
+        return "The results of a batch come in reverse order."
+    order = torch.cdist(rows(together), rows(alone)).argmin(1)
+    if len(order.unique()) == len(alone) and close(together, alone[order], atol=1e-4):
+        return f"The results of a batch come in another order, {order.tolist()} in place of {sorted(order.tolist())}."
+    return ""
 
 
 def expect_shape(value: Any, shape: tuple[int, ...], what: str, hints: Mapping[tuple[int, ...], str]) -> Tensor:
@@ -454,16 +610,20 @@ def image_hints(batch: int, x_shape: tuple[int, ...]) -> dict[tuple[int, ...], s
 
 
 @contextmanager
-def sizes_explained(batch: int, x_shape: tuple[int, ...], z_dim: int | None = None) -> Iterator[None]:
-    """Say what a layer, or a reshape, of a fixed size was given."""
+def sizes_explained(
+    batch: int, x_shape: tuple[int, ...], z_dim: int | None = None, takes_images: bool = False
+) -> Iterator[None]:
+    """Say what a layer, or a reshape, of a fixed size was given, in a network that takes images or gives them."""
     try:
         yield
     except Failure as failure:
-        hint = failure.hint or explain_size(failure.message, batch, x_shape, z_dim)
+        hint = failure.hint or explain_size(failure.message, batch, x_shape, z_dim, takes_images)
         raise Failure(failure.status, failure.message, hint) from None
 
 
-def explain_size(message: str, batch: int, x_shape: tuple[int, ...], z_dim: int | None) -> str:
+def explain_size(
+    message: str, batch: int, x_shape: tuple[int, ...], z_dim: int | None = None, takes_images: bool = False
+) -> str:
     """Why torch could not multiply, or reshape, where a batch of images or latent variables came in."""
     x_dim = math.prod(x_shape)
     here = f"x_shape is {x_shape} here, x_dim is {x_dim}{f', z_dim is {z_dim}' if z_dim else ''}"
@@ -471,21 +631,27 @@ def explain_size(message: str, batch: int, x_shape: tuple[int, ...], z_dim: int 
     if product:
         rows, given, takes = map(int, product.groups())
         if rows != batch:
-            return "Each image of the batch is to enter the first layer as one row of x_dim numbers: flatten it."
+            return FLATTEN
         layer_of = f"A layer of {takes} input{'s' if takes > 1 else ''}"
         return f"{layer_of} is given {given} numbers. {here}: give the layer its size by these names."
     reshape = re.search(r"shape '\[.*\]' is invalid for input of size (\d+)", message)
     if reshape:
         numbers_each = int(reshape[1]) // batch
         if numbers_each == x_dim:
-            return f"The {x_dim} numbers of an image are to take the shape x_shape. {here}."
-        return f"The last layer gives {numbers_each} numbers for an image, not x_dim. {here}."
+            return f"{FLATTEN if takes_images else UNFLATTEN} {here}."
+        return "" if takes_images else f"The last layer gives {numbers_each} numbers for an image, not x_dim. {here}."
     return ""
 
 
 def logits(probabilities: Tensor) -> Tensor:
     """log p / (1 - p) of probabilities (B, ...), as (B, n)."""
     return rows(probabilities).logit(eps=1e-9)
+
+
+def pixel_name(number: int, shape: tuple[int, ...]) -> str:
+    """A pixel of an image of a shape (C, H, W), counted from 0 in the order of memory."""
+    channel, row, column = (int(place) for place in torch.unravel_index(torch.tensor(number), shape))
+    return f"the pixel [{channel}, {row}, {column}]"
 
 
 def rows(results: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,28 +16,35 @@ from grader.oracle.mlp import GAINS, SIGMA, name_head
 from .draw import Draw
 from .expect import close, numbers, wrong
 from .mlp import (
+    AS_IT_IS,
     BATCH,
     BOTH,
     CUT,
     DECODER,
     ENCODER,
+    EXACT,
     HIDDEN,
     INERT,
+    LARGE,
     NORMAL,
     SIZES,
     X_SHAPE,
     Z_DIM,
     Circuit,
     expect_alone,
+    expect_any_size,
     expect_depth,
     expect_different_units,
+    expect_every_input,
     expect_input_gradient,
+    expect_kept,
     expect_layers,
     expect_probabilities,
     expect_rectifiers,
     expect_shape,
     expect_sigmoid,
     expect_trained,
+    explain_digits,
     find_cut_off,
     find_gradients,
     image_hints,
@@ -44,6 +52,7 @@ from .mlp import (
     layer,
     logits,
     outputs_explained,
+    pixel_name,
     plain,
     positive,
     read_parameters,
@@ -54,6 +63,12 @@ from .mlp import (
     variation,
 )
 from .runner import question
+
+FAR = 1000.0  # times as large as they are, means are not cut off
+WIDE, NARROW = 40.0, -12.0  # of the head of sigma: where softplus is the head itself, and where it is next to nothing
+FLOOR = 1e-4  # may be added to softplus
+MEANS, SIGMAS = slice(0, Z_DIM), slice(Z_DIM, None)  # of what encode_both gives
+FREE = "mu is any number, and linear in what enters its head: no activation and no clamp behind it."
 
 
 def make_vae(student: Student) -> Remote:
@@ -95,7 +110,7 @@ def encode(vae: Remote, x: Tensor, z_dim: int = Z_DIM) -> tuple[Remote, Tensor, 
 def encode_again(vae: Remote, x: Tensor, z_dim: int) -> Remote:
     """q(z|x) where the call fails, or gives something that has no mean and no standard deviation: says why."""
     try:
-        with sizes_explained(len(x), tuple(x.shape[1:]), z_dim):
+        with sizes_explained(len(x), tuple(x.shape[1:]), z_dim, takes_images=True):
             posterior = vae.encode(x)
     except Failure as failure:
         if "satisfy the constraint" not in failure.message:
@@ -229,35 +244,94 @@ def test_mlp_vae_encodes_to_a_normal(student: Student, draw: Draw) -> None:
         other = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
         steps += [partial(encode, other, draw.uniform(0, 1, count, *x_shape), z_dim) for count in (4, 1)]
     *_, (posterior, _, _) = at_once(vae, steps)
-    distributions = student.torch.distributions
-    if student.builtins.isinstance(posterior, [distributions.Normal, distributions.Independent]) is not True:
-        raise wrong("MLPVAE.encode returned another distribution than a torch.distributions.Normal.")
+    expect_normal(student, posterior)
+    expect_kept(vae.encode, "x", draw.uniform(0, 1, BATCH, *X_SHAPE))
     x = positive(draw, 4, *X_SHAPE)
     circuit = open_encoder(vae, read_parameters(student, vae), draw)
-    factors = (1.0, -1.0, 0.5)
+    factors = (1.0, -1.0, 0.3)
     results = circuit.respond_each(x, [circuit.last_times(factor) for factor in factors])
     mean, std = next(results).chunk(2, dim=1)
     expect_varied(circuit, x, mean, std)
     if close(std, torch.nn.functional.softplus(mean)) or close(std, mean.exp()):
         raise wrong("The standard deviation is a function of the mean: both come from the same head.")
     for factor, result in zip(factors[1:], results, strict=True):
-        scaled = result[:, :Z_DIM]
-        if not close(scaled, factor * mean, 1e-3, 1e-4):
-            raise wrong(
-                f"With the weights of the heads times {factor:g}, mu goes from {numbers(mean[-1])} to "
-                f"{numbers(scaled[-1])}, which is not {factor:g} times as much.",
-                explain_mean(circuit),
-            )
+        expect_times(circuit, mean, result[:, MEANS], factor)
+    head = find_head(circuit, x, MEANS)
+    if not close(circuit.respond(x, head.times(torch.full([Z_DIM], 2.0)))[:, SIGMAS], std):
+        raise wrong("The standard deviation changes with the head of mu.", "Each has a head behind the hidden layers.")
+    expect_times(circuit, mean, circuit.respond(x, head.times(torch.full([Z_DIM], FAR)))[:, MEANS], FAR)
+
+
+def expect_normal(student: Student, posterior: Remote) -> None:
+    """Expect a Normal itself."""
+    distributions = student.torch.distributions
+    if student.builtins.isinstance(posterior, distributions.Normal) is not True:
+        raise wrong(
+            "MLPVAE.encode returned another distribution than a torch.distributions.Normal.",
+            "Return the Normal that the Independent is made of: compute_elbo sums over the latent variables itself."
+            if student.builtins.isinstance(posterior, distributions.Independent) is True
+            else "",
+        )
+
+
+def expect_times(circuit: Circuit, mean: Tensor, scaled: Tensor, factor: float) -> None:
+    """Expect that mu has taken the factor that the weights of its head have."""
+    if not close(scaled, factor * mean, 0, EXACT * abs(factor) * float(mean.abs().max())):
+        raise wrong(
+            f"With the weights of its head times {factor:g}, mu goes from {numbers(mean[-1])} to "
+            f"{numbers(scaled[-1])}, which is not {factor:g} times as much.",
+            explain_mean(circuit) or explain_digits(factor * mean, scaled, FREE),
+        )
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where in the weights of the last layers each latent variable has those of its mean, or of its sigma.
+
+    Attributes:
+        units: for every latent variable a weight's name, and a mask shaped like the weight.
+    """
+
+    units: tuple[tuple[str, Tensor], ...]
+
+    def times(self, factors: Tensor) -> dict[str, float | Tensor]:
+        """The case of a factor for each latent variable, (z_dim,)."""
+        case: dict[str, float | Tensor] = {}
+        for (name, mask), factor in zip(self.units, factors, strict=True):
+            case[name] = case.get(name, 1.0) + mask * (factor - 1)
+        return case
+
+
+def find_head(circuit: Circuit, inputs: Tensor, half: slice) -> Head:
+    """The head of the means or of the sigmas, by what changes when the weights of one unit are doubled."""
+    units: list[tuple[str, Tensor]] = []
+    for name in sorted(circuit.last):
+        shape = circuit.weights[name].shape
+        axis = 0 if shape[0] != HIDDEN else 1
+        for number in range(shape[axis]):
+            mask = torch.zeros(shape)
+            mask.select(axis, number).fill_(1)
+            units.append((name, mask))
+    results = circuit.respond_each(inputs, [{}, *({name: 1 + mask} for name, mask in units)])
+    before = next(results)
+    changes = [(result - before)[:, half].abs().amax(0) for result in results]
+    found = {int(by.argmax()): unit for by, unit in zip(changes, units, strict=True) if float(by.max()) > INERT}
+    if len(found) != Z_DIM:
+        raise wrong(
+            f"{'mu' if half == MEANS else 'sigma'} of a latent variable changes with no weights of a head.",
+            "It is computed from the image, by a head behind the hidden layers.",
+        )
+    return Head(tuple(found[number] for number in range(Z_DIM)))
 
 
 def explain_mean(circuit: Circuit) -> str:
-    """What comes behind the head of mu."""
+    """What comes behind the head of mu; "" if that is not known."""
     with suppressed():
         results = torch.stack([circuit.chain(last=gain)[0, 0] for gain in GAINS])
         name = name_head(results, len(circuit.hidden))
-        if name:
+        if name and name != "nothing":
             return f"{name[0].upper()}{name[1:]} comes behind the head of mu; leave it out, mu is any number."
-    return "mu is any number, and linear in what enters its head: no ReLU, tanh, sigmoid or softplus behind it."
+    return ""
 
 
 @question("1.1")
@@ -272,14 +346,18 @@ def test_mlp_vae_decodes_to_images(student: Student, draw: Draw) -> None:
             some = [draw.normal(count, z_dim, std=std) for count, std in [(4, 1.0), (1, 1.0), (3, 100.0)]]
             steps += [partial(decode, other, z, x_shape) for z in some]
         list(at_once(vae, steps))
+        expect_kept(vae.decode, "z", draw.normal(BATCH, Z_DIM, std=20))
         vae.requires_grad_(True)  # that parameters learn is a check of its own
         images = inner_call(vae.decode, draw.normal(2, Z_DIM))
         used = used_parameters(student, vae, torch.ones(2, *X_SHAPE), {"the decoded image": images})
         expect_layers(used, DECODER)
-        z = positive(draw, 4, Z_DIM)
-        circuit = Circuit(vae, used, DECODER, draw, lambda z: rows(decode(vae, z)))
+        z = positive(draw, 8, Z_DIM)
+        circuit = Circuit(vae, used, DECODER, draw, lambda z: rows(decode(vae, z))).moderate(z)
         expect_sigmoid(circuit, z, "What MLPVAE.decode returns")
-        expect_rectifiers(circuit.through(logits), z, 0.0, "a ReLU")
+        circuit = circuit.through(logits)
+        expect_rectifiers(circuit, z, 0.0, "a ReLU")
+        expect_every_input(circuit, z, "The logit of a decoded pixel", lambda i: f"z_{i + 1}")
+        expect_any_size(circuit, z, "The logit of a decoded pixel", (-1, LARGE, -LARGE))
 
 
 @question("1.1")
@@ -296,13 +374,22 @@ def test_mlp_vae_encoder_layers(student: Student, draw: Draw) -> None:
             f"The weights behind the hidden layers have the shape{'s' if len(heads) > 1 else ''} {shapes}.",
             "mu and sigma have a head each, from hidden_dim to z_dim, or one of 2 * z_dim that is split in two.",
         )
-    x = positive(draw, 4, *X_SHAPE)
+    x = positive(draw, 8, *X_SHAPE)
     try:
         expect_rectifiers(circuit, x, 0.0, "a ReLU")
-    except Failure:
+        means = circuit.through(lambda both: both[:, MEANS])
+        expect_every_input(means, x, "mu", lambda i: pixel_name(i, X_SHAPE))
+        expect_any_size(means, x, "mu")
+    except Failure as failure:
         expect_encodes_alone(vae, draw)
         expect_common_layers(circuit, x)
-        raise
+        hint = failure.hint
+        if hint == AS_IT_IS:
+            ones = torch.ones(2, *X_SHAPE)
+            before, after = (circuit.respond(ones, circuit.last_times(factor))[:, MEANS] for factor in (1.0, 0.3))
+            if not close(after, 0.3 * before):
+                hint = explain_mean(circuit) or explain_digits(0.3 * before, after, FREE)
+        raise Failure(failure.status, failure.message, hint) from None
 
 
 def expect_common_layers(circuit: Circuit, inputs: Tensor) -> None:
@@ -323,7 +410,7 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
     x = positive(draw, 4, *X_SHAPE)
     factors = (1.0, -1.0, 0.0, 0.5, 2.0, 4.0, -2.0, -4.0)
     results = circuit.respond_each(x, [circuit.last_times(factor) for factor in factors])
-    found = {factor: result[:, Z_DIM:] for factor, result in zip(factors, results, strict=True)}
+    found = {factor: result[:, SIGMAS] for factor, result in zip(factors, results, strict=True)}
     known = {"above": found[1.0], "below": found[-1.0], "zero": found[0.0]}
     expected = {factor: SIGMA.at(**known, scale=torch.tensor(factor)) for factor in factors}
 
@@ -331,6 +418,11 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
         return close(found[factor], value, 1e-3, 1e-3)  # softplus plus up to 1e-4 is right as well
 
     if all(agrees(factor, expected[factor].values()[0]) for factor in factors):
+        try:
+            expect_free_sigma(circuit, x, found[1.0] - found[-1.0])
+        except Failure:
+            expect_encodes_alone(vae, draw)
+            raise
         return
     hints = (
         sentence
@@ -341,6 +433,7 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
     if not hint:  # it may be none of the head's
         expect_encodes_alone(vae, draw)
         expect_encoder(student, vae, draw)
+    hint = hint or explain_ends(torch.stack(list(found.values())))
     shown = (-2.0, -1.0, 0.0, 1.0, 2.0)
     values = ", ".join(f"{float(found[factor][-1, 0]):.4g}" for factor in shown)
     raise wrong(
@@ -348,6 +441,34 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
         f"{', '.join(f'{factor:g}' for factor in shown)}, and no bias, it is {values}.",
         hint or "Normal takes the standard deviation: softplus of a linear layer, with nothing before or behind.",
     )
+
+
+def explain_ends(std: Tensor) -> str:
+    """Where standard deviations at several weights are cut off; "" where they are not."""
+    for end, never in ((float(std.max()), "above"), (float(std.min()), "below")):
+        if int((std == end).sum()) > 1:
+            return f"It is never {never} {end:.4g}: leave out the clamp. 1e-4 at most may be the least of it."
+    return ""
+
+
+def expect_free_sigma(circuit: Circuit, inputs: Tensor, head: Tensor) -> None:
+    """Expect softplus where its `head`, of `inputs`, is far from 0, on either side."""
+    head_of_sigma, largest = find_head(circuit, inputs, SIGMAS), head.abs().amax(0) * head[0].sign()
+    if float(largest.abs().min()) < INERT:
+        raise wrong("Sigma is the same with the weights of its head times -1.", "It is softplus of a linear head.")
+    for target, allowed in ((WIDE, FLOOR + EXACT * WIDE), (NARROW, 1.2 * FLOOR)):
+        factors = (target / largest).float()
+        expected = torch.nn.functional.softplus(head * factors)
+        std = circuit.respond(inputs, head_of_sigma.times(factors))[:, SIGMAS]
+        if not close(std, expected, 0, allowed):
+            which = int((std - expected).abs().amax(1).argmax())
+            raise wrong(
+                f"Where the head of sigma gives {numbers(head[which] * factors)}, softplus is "
+                f"{numbers(expected[which])}; the standard deviation of q(z|x) is {numbers(std[which])}.",
+                explain_digits(expected, std, "Leave softplus as it is: no clamp behind or before it.")
+                if target == WIDE
+                else "1e-4 at most may be added to softplus, or be the least that is left of it.",
+            )
 
 
 @question("1.1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,11 +14,13 @@ from grader.engine.student import Failure, Remote, Student, at_once
 from .draw import Draw
 from .expect import close, wrong
 from .mlp import (
+    AS_IT_IS,
     BATCH,
     CUT,
     DISCRIMINATOR,
     GENERATOR,
     HIDDEN,
+    LARGE,
     SIZES,
     X_SHAPE,
     Z_DIM,
@@ -26,8 +28,11 @@ from .mlp import (
     Plan,
     Run,
     expect_alone,
+    expect_any_size,
     expect_different_units,
+    expect_every_input,
     expect_input_gradient,
+    expect_kept,
     expect_layers,
     expect_probabilities,
     expect_rectifiers,
@@ -41,6 +46,7 @@ from .mlp import (
     inner_call,
     logits,
     outputs_explained,
+    pixel_name,
     plain,
     positive,
     read_parameters,
@@ -52,9 +58,20 @@ from .mlp import (
 from .runner import question
 
 
-def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Draw, run: Run) -> None:
-    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end; `run` gives probabilities."""
-    inputs = positive(draw, 4, *plan.shape)
+def expect_hidden_layers(
+    student: Student, module: Remote, plan: Plan, draw: Draw, run: Run, factors: Sequence[float] = ()
+) -> None:
+    """Expect hidden layers of ReLU or LeakyReLU and a sigmoid at the end.
+
+    Args:
+        student: the submission.
+        module: the network in the worker.
+        plan: the widths of its layers.
+        draw: of inputs and weights.
+        run: gives probabilities.
+        factors: those that an input may take, of either sign.
+    """
+    inputs = positive(draw, 8, *plan.shape)
     shape = plain(module(inputs), f"{plan.what}'s output").shape
     module.requires_grad_(True)  # that parameters learn is a check of its own
     with rounding_explained(module, inputs):
@@ -65,10 +82,19 @@ def expect_hidden_layers(student: Student, module: Remote, plan: Plan, draw: Dra
         return find_cut_off(module, everything, used, lambda: plain(module(inputs), plan.what))
 
     expect_layers(used, plan, cut_off)
-    circuit = Circuit(module, used, plan, draw, lambda x: rows(run(x)))
+    circuit = Circuit(module, used, plan, draw, lambda x: rows(run(x))).moderate(inputs)
     expect_sigmoid(circuit, inputs, f"{plan.what}'s output")
     circuit = circuit.through(logits)
     expect_rectifiers(circuit, inputs, 0.5, "a ReLU or LeakyReLU")
+    what = f"The logit of {plan.what.lower()}"
+    try:
+        expect_every_input(
+            circuit, inputs, what, lambda i: pixel_name(i, plan.shape) if plan.shape[1:] else f"z_{i + 1}"
+        )
+        expect_any_size(circuit, inputs, what, factors)
+    except Failure as failure:
+        hint = explain_activations(circuit, "a ReLU or LeakyReLU") if failure.hint == AS_IT_IS else ""
+        raise Failure(failure.status, failure.message, hint or failure.hint) from None
     signs: dict[str, float | Tensor] = {name: draw.integers(2, *used[name].shape) * 2.0 - 1 for name in circuit.hidden}
     once, twice = at_once(module, [partial(circuit.respond, inputs, signs), partial(circuit.run, 2 * inputs)])
     if not close(twice, 2 * once, 1e-3, 2e-5):  # logits may be small, and a SiLU is nearly linear there
@@ -125,7 +151,7 @@ def discriminate(discriminator: Remote, x: Tensor) -> Tensor:
     """The probabilities of images, judged up to their values."""
     batch = len(x)
     try:
-        with sizes_explained(batch, tuple(x.shape[1:])):
+        with sizes_explained(batch, tuple(x.shape[1:]), takes_images=True):
             result = discriminator(x)
     except Failure as failure:
         raise Failure(failure.status, failure.message, failure.hint or explain_squeeze(discriminator, x)) from None
@@ -157,7 +183,9 @@ def test_generator_makes_images(student: Student, draw: Draw) -> None:
             steps += [partial(generate, other, z, x_shape) for z in some]
         list(at_once(generator, steps))
         expect_alone(generator, lambda z: generate(generator, z), draw.normal(BATCH, Z_DIM), "The generator")
-        expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z))
+        expect_kept(generator, "z", draw.normal(BATCH, Z_DIM, std=20))
+        factors = (-1, LARGE, -LARGE)
+        expect_hidden_layers(student, generator, GENERATOR, draw, lambda z: generate(generator, z), factors)
 
 
 @question("1.3a")
@@ -181,6 +209,7 @@ def test_discriminator_gives_probabilities(student: Student, draw: Draw) -> None
         list(at_once(discriminator, steps))
         images = draw.uniform(0, 1, BATCH, *X_SHAPE)
         expect_alone(discriminator, lambda x: discriminate(discriminator, x), images, "The discriminator")
+        expect_kept(discriminator, "x", draw.uniform(0, 1, BATCH, *X_SHAPE))
         expect_hidden_layers(student, discriminator, DISCRIMINATOR, draw, lambda x: discriminate(discriminator, x))
 
 
@@ -189,6 +218,6 @@ def test_discriminator_trains_every_parameter(student: Student, draw: Draw) -> N
     """Gradients reach every parameter of the discriminator, and the image it judges."""
     discriminator = student.model.MLPDiscriminator(X_SHAPE, HIDDEN)
     x = positive(draw, 4, *X_SHAPE)
-    with sizes_explained(4, X_SHAPE):
+    with sizes_explained(4, X_SHAPE, takes_images=True):
         weights = expect_network_trained(student, discriminator, DISCRIMINATOR, x, draw)
     expect_input_gradient(discriminator, "x", x, weights, "the generator")

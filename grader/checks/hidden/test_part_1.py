@@ -25,7 +25,7 @@ from grader.checks.test_1_5_visualize import PLOT, draw_map
 from grader.engine.launcher import OPTIMIZERS
 from grader.engine.student import Student, at_once
 
-SIZES = [((2, 9, 4), 11, 31), ((1, 28, 28), 20, 64), ((6,), 3, 5)]  # x_shape, z_dim, hidden_dim
+SIZES = [((3, 9, 4), 11, 31), ((1, 28, 28), 20, 64), ((1, 1, 6), 3, 5)]  # x_shape, z_dim, hidden_dim
 BATCH = 3
 
 
