@@ -30,6 +30,7 @@ GRID, GRID_ENDS = 512, (-4.0, 4.0)
 TAIL = 3.5  # 1 in 2,149 numbers lies outside
 SAME, FEWEST = 0.999, 128
 FEW_VALUES = 10
+TIES = 10
 REACH = 3.2  # standard deviations that the largest of 10,000 normal numbers is within with a probability below 1e-5
 
 
@@ -63,6 +64,8 @@ def expect_distinct(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) 
 def expect_unrelated(noise: Tensor, start: Tensor, what: str, hint: str) -> None:
     """Expect that numbers x `start` tell nothing about standard normal noise (n, *x); raises Failure with `hint`."""
     flat = start.flatten()
+    if not bool(flat.any()):
+        return
     scores = noise.flatten(1) @ flat / flat.norm()
     used = float(scores.abs().max()) / normal_quantile(SHARE / len(noise))
     if not within(rated(f"inner products with {what}", noise.numel(), SHARE), used):
@@ -240,6 +243,14 @@ def _expect_distribution(noise: Tensor, count: int, what: str) -> None:
         raise wrong(
             f"{what} leaves [-{TAIL:g}, {TAIL:g}] {few}; it is not normally distributed.", _explain_range(noise)
         )
+
+
+def explain_clamp(x: Tensor, what: str) -> str:
+    """Whether many numbers are the largest or the smallest of all, as a sentence; "" if they are not."""
+    for bound, beyond in [(float(x.max()), "above"), (float(x.min()), "below")]:
+        if (ties := int((x == bound).sum())) >= TIES:
+            return f"{what} is {bound:.4g} in {ties} places and never {beyond}: it must not be clamped."
+    return ""
 
 
 def _explain_range(noise: Tensor) -> str:
