@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
 
 def compute_elbo(x: Tensor, x_reconst: Tensor, z_posterior: Normal, z_prior: Normal) -> Tensor:
@@ -18,6 +18,8 @@ def compute_elbo(x: Tensor, x_reconst: Tensor, z_posterior: Normal, z_prior: Nor
         z_posterior: q(z|x), a distribution over (B, z_dim).
         z_prior: p(z), any Normal whose mean and standard deviation broadcast to (B, z_dim).
     """
+    from torch.distributions import kl_divergence  # in here, since block 2.1a leaves a result of the same name
+
     ############################ Your code here ############################
     # TODO(1.2): compute the evidence lower bound of each image: sum over its pixels, and over its latents.
     # Leave it in `elbo`, of shape (B,). Where `x_reconst` is exactly 0 or 1, it and its gradients are to be finite;
@@ -60,7 +62,7 @@ class GANLossD(nn.Module):
         """Return the loss of the discriminator, averaged over the batch.
 
         Args:
-            real: (B,), (B, 1) or (B, 1, h, w) logits of data.
+            real: (B, 1) or (B, 1, h, w) logits of data.
             fake: logits of generated images, shaped like `real`.
         """
         ############################ Your code here ############################
@@ -82,7 +84,7 @@ class GANLossG(nn.Module):
         """Return the loss of the generator, averaged over the batch.
 
         Args:
-            fake: (B,), (B, 1) or (B, 1, h, w) logits of generated images.
+            fake: (B, 1) or (B, 1, h, w) logits of generated images.
         """
         ############################ Your code here ############################
         # TODO(2.2b): compute the loss of the generator.

@@ -1,6 +1,6 @@
 """Judges whether noise is standard normal and independent, at a stated false-failure rate.
 
-Six statistics share the rate of `RATE` equally. Mean, and the inner product of two slices divided by the length
+Seven statistics share the rate of `RATE` equally. Means, and the inner product of two slices divided by the length
 of one, are exactly normal; the others have bounds that hold at every sample size (`grader.oracle.statistics`).
 """
 
@@ -25,11 +25,12 @@ from .expect import wrong
 from .margins import within
 
 RATE = 1e-10  # at most, for one call; a check that makes ten calls keeps the 1e-9 it may spend
-SHARE = RATE / 6
+SHARE = RATE / 7
 GRID, GRID_ENDS = 512, (-4.0, 4.0)
 TAIL = 3.5  # 1 in 2,149 numbers lies outside
 SAME, FEWEST = 0.999, 128
 FEW_VALUES = 10
+TIES = 10
 REACH = 3.2  # standard deviations that the largest of 10,000 normal numbers is within with a probability below 1e-5
 
 
@@ -51,11 +52,33 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
     _expect_distribution(noise, count, what)
     for name, some in slices.items():
         _expect_uncorrelated(some, name, what, SHARE / len(slices))
+    for name, some in slices.items():
+        _expect_varied(some, name, what, SHARE / len(slices))
 
 
 def expect_distinct(noise: Tensor, axes: dict[str, tuple[int, ...]], what: str) -> None:
     """Expect numbers that differ, in slices none of which is another up to sign; as for `expect_standard_normal`."""
     _expect_distinct(noise, _slices(noise, axes), what)
+
+
+def expect_unrelated(noise: Tensor, start: Tensor, what: str, hint: str) -> None:
+    """Expect that numbers x `start` tell nothing about standard normal noise (n, *x); raises Failure with `hint`."""
+    flat = start.flatten()
+    if not bool(flat.any()):
+        return
+    scores = noise.flatten(1) @ flat / flat.norm()
+    used = float(scores.abs().max()) / normal_quantile(SHARE / len(noise))
+    if not within(rated(f"inner products with {what}", noise.numel(), SHARE), used):
+        raise wrong(f"The noise of a step depends on {what}.", hint)
+
+
+def expect_all_digits(x: Tensor, what: str) -> None:
+    """Expect numbers that are not all rounded to 16 bits. Raises Failure."""
+    for dtype in (torch.float16, torch.bfloat16):
+        if bool(x.any()) and torch.equal(x.to(dtype).double(), x):
+            raise wrong(
+                f"{what} has only the digits of {dtype}.", "Compute in float32: use neither half() nor autocast."
+            )
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,10 @@ def _expect_distinct(noise: Tensor, slices: Mapping[str, Slices], what: str) -> 
     if float(noise.abs().max()) == 0:
         raise wrong(f"{what} is zero: nothing random was added.")
     if float(noise.max() - noise.min()) < 1e-3:
-        raise wrong(f"{what} is the same number everywhere, {float(noise.mean()):.4g}: nothing random was added.")
+        raise wrong(
+            f"{what} is the same number everywhere, {float(noise.mean()):.4g}.",
+            "Draw a number for every element: torch.randn_like, or torch.randn of the full shape.",
+        )
     alike = {name: _alike(some, name) for name, some in slices.items()}
     name = max(alike, key=lambda name: float(alike[name].abs().mean()))  # sharing along one axis shows in others too
     if bool(alike[name].any()):
@@ -219,6 +245,14 @@ def _expect_distribution(noise: Tensor, count: int, what: str) -> None:
         )
 
 
+def explain_clamp(x: Tensor, what: str) -> str:
+    """Whether many numbers are the largest or the smallest of all, as a sentence; "" if they are not."""
+    for bound, beyond in [(float(x.max()), "above"), (float(x.min()), "below")]:
+        if (ties := int((x == bound).sum())) >= TIES:
+            return f"{what} is {bound:.4g} in {ties} places and never {beyond}: it must not be clamped."
+    return ""
+
+
 def _explain_range(noise: Tensor) -> str:
     """What is conspicuous about the range of numbers that should be normal, as a sentence; "" where nothing is."""
     low, high = float(noise.min()), float(noise.max())
@@ -246,3 +280,23 @@ def _expect_uncorrelated(slices: Slices, name: str, what: str, rate: float) -> N
             f"{what} is not independent: one {name} can be told from another.",
             _own_noise(name),
         )
+
+
+def _expect_varied(slices: Slices, name: str, what: str, rate: float) -> None:
+    """Means and variances vary from slice to slice as those of independent normal numbers do, no less and no more."""
+    count, size = slices.rows.shape
+    if count < 2:
+        return
+    uniform = torch.special.gammainc(torch.tensor(size / 2).double(), slices.lengths.square() / 2)
+    scores = {"mean": slices.rows.mean(1) * math.sqrt(size), "variance": torch.special.ndtri(uniform)}
+    low, high = variance_bounds(count, rate / len(scores))
+    for statistic, standard in scores.items():
+        spread = float(standard.square().mean())
+        if within(rated(f"{statistic}s by {name}", count, rate / len(scores)), used_between(low, spread, high)):
+            continue
+        if spread < 1:
+            raise wrong(
+                f"{what} has nearly the same {statistic} in every {name}, which independent numbers do not have.",
+                "Use the noise as torch.randn gives it: do not standardise it.",
+            )
+        raise wrong(f"{what} has a {statistic} that differs too much from {name} to {name}.", _own_noise(name))

@@ -8,22 +8,37 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student, call_each, observe, observe_each
+from grader.engine.student import Failure, Remote, Student, call_each, later, observe, observe_each
 from grader.oracle.answers import form
 from grader.oracle.closed_form import Expected
 from grader.oracle.statistics import variance_bounds
 
+from .device import expect_on_device_of
 from .draw import Draw
 from .expect import close, expect, expect_all, expect_each, expect_gradients, expect_unchanged, outputs, tensor, wrong
-from .noise import RATE, Moments, expect_distinct, expect_moments, expect_standard_normal
+from .noise import RATE, Moments, expect_all_digits, expect_moments, expect_standard_normal, explain_clamp
+from .raised import unassigned, with_hints
 from .runner import question
 
 KL, STANDARD_DEVIATION = form("KL"), form("STANDARD_DEVIATION")
 
 # ---------------------------------------------------------------- 2.1a
 
+KL_ERRORS = {
+    "name 'kl_divergence' is not defined": (
+        "Leave your result in `kl_divergence`. The function of that name is torch.distributions.kl_divergence."
+    ),
+    "variable 'kl_divergence'": (
+        "Your block assigns `kl_divergence`, so that Python takes it for a variable everywhere in `forward`, which has "
+        "no value yet. The function of that name is torch.distributions.kl_divergence."
+    ),
+    "Dimension out of range": "mu and logvar have any number of axes from two on: flatten(1) makes two of them.",
+    "bitwise_xor": "In Python ^ is not a power: write mu**2.",
+}
+
 
 @question("2.1a")
+@with_hints(KL_ERRORS)
 def test_kl_one_variable(student: Student, draw: Draw) -> None:
     """A single latent variable, at values that can be checked by hand."""
     wide = [(0.0, 1.0), (0.0, math.log(4)), (1.0, 0.5), (-2.0, 0.25), (0.2, 0.1)]
@@ -34,6 +49,7 @@ def test_kl_one_variable(student: Student, draw: Draw) -> None:
 
 
 @question("2.1a")
+@with_hints(KL_ERRORS)
 def test_kl_batches_of_latents(student: Student, draw: Draw) -> None:
     """The sum over the latents of an image and the mean over the batch, for latents of any shape."""
     shapes = [(1, 5), (6, 1), (7, 3), (5, 2, 3), (8, 4, 7, 7), (1, 3, 8, 8), (2, 2, 3, 2, 2)]
@@ -42,6 +58,7 @@ def test_kl_batches_of_latents(student: Student, draw: Draw) -> None:
 
 
 @question("2.1a")
+@with_hints(KL_ERRORS)
 def test_kl_extreme_values(student: Student, draw: Draw) -> None:
     """Posteriors that are very narrow, very wide and far from the prior."""
     values = [(0.0, 0.0), (0.0, -45.0), (0.0, -12.0), (0.0, 12.0), (0.0, 25.0), (30.0, 0.0), (-300.0, -2.0)]
@@ -71,6 +88,7 @@ def explain_extremes(pairs: list[tuple[object, Expected]], values: list[tuple[fl
 
 
 @question("2.1a")
+@with_hints(KL_ERRORS)
 def test_kl_gradient(student: Student, draw: Draw) -> None:
     """The gradients by mu and logvar."""
     shapes = [(5, 3, 7, 4), (3, 4, 1, 1)]
@@ -80,6 +98,7 @@ def test_kl_gradient(student: Student, draw: Draw) -> None:
 
 
 @question("2.1a")
+@with_hints(KL_ERRORS)
 def test_kl_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     """A second call gives the same value, and neither changes mu or logvar."""
     loss = student.loss.KLDivergenceLoss()
@@ -97,23 +116,32 @@ def test_kl_leaves_inputs_alone(student: Student, draw: Draw) -> None:
         expect(observed.value, KL.at(**inputs), "the loss")
 
 
+@question("2.1a")
+@with_hints(KL_ERRORS)
+def test_kl_stays_on_its_device(student: Student, draw: Draw) -> None:
+    """Tensors are made where mu and logvar are: a model on a GPU trains there."""
+    inputs = {"mu": draw.normal(4, 3, 4, 4), "logvar": draw.normal(4, 3, 4, 4)}
+    expect_on_device_of(student, student.loss.KLDivergenceLoss(), inputs, like="mu")
+
+
 # ---------------------------------------------------------------- 2.1b
 
 LATENTS = (64, 4, 16, 16)  # 65,536 numbers: |mean| is held below 0.026, the standard deviation to 2 %
 AXES = {"pixel": (-2, -1), "channel": (-3,), "image": (-4,)}
 LEVELS = 512
-TIES = 10
+LATENT_ERRORS = unassigned("z")
 
 
-def bare_vae(student: Student) -> Remote:
+def bare_vae(student: Student, training: bool = True) -> Remote:
     """A VAE whose encoder and decoder hand on what they get, so that forward(cat[mu, logvar]) shows z."""
     vae = student.model.VAE(num_channels=8)
     vae.encoder = student.torch.nn.Identity()
     vae.decoder = student.torch.nn.Identity()
+    later(vae.train, training)
     return vae
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """A posterior of some shape, whose log-variance is one of a few levels in every element.
 
@@ -150,9 +178,9 @@ class Posterior:
         scales = {text: Moments(mu, expected.misconceived(text)[self.level]) for text in expected.sentences}
         return scales | {
             "z is drawn from the prior: it depends on neither mu nor logvar.": Moments(0 * mu, torch.ones_like(std)),
-            "mu is missing: z is to be drawn around it.": Moments(0 * mu, std),
+            "mu is missing: z is drawn around it.": Moments(0 * mu, std),
             "mu is multiplied by the standard deviation; only the noise is.": Moments(mu * std, std),
-            "mu is subtracted; it is to be added.": Moments(-mu, std),
+            "mu is subtracted; it must be added.": Moments(-mu, std),
             "mu and the standard deviation are swapped: the noise is multiplied by mu.": Moments(std, mu.abs()),
         }
 
@@ -163,7 +191,14 @@ class Posterior:
             raise wrong(
                 "z is nan wherever logvar is negative.", "Take no square root and no logarithm of logvar itself."
             )
-        return tensor(z, tuple(self.mu.shape), "z")
+        precise = tensor(z, tuple(self.mu.shape), "z")
+        expect_all_digits(precise, "z")
+        return precise
+
+    def expect_noise(self, z: Tensor, where: str) -> None:
+        """Expect a z that is not mu, and say where it is; the check proper comes after."""
+        if close(z, self.mu.double()):
+            raise wrong(f"z equals mu {where}: nothing random was added.", "Draw noise in every mode, for every batch.")
 
 
 def expect_drawn(z: Tensor, posterior: Posterior, axes: dict[str, tuple[int, ...]], of: str = "") -> None:
@@ -174,17 +209,8 @@ def expect_drawn(z: Tensor, posterior: Posterior, axes: dict[str, tuple[int, ...
     try:
         expect_standard_normal(noise, axes, what)
     except Failure as failure:
-        expect_distinct(noise, AXES | axes, what)
-        hint = failure.hint or explain_clamp(z) or explain_scale(noise, posterior.logvar)
+        hint = failure.hint or explain_clamp(z, "z") or explain_scale(noise, posterior.logvar)
         raise wrong(failure.message, hint) from None
-
-
-def explain_clamp(z: Tensor) -> str:
-    """Whether the largest and the smallest z are there many times, as a sentence; "" if they are not."""
-    low, high = float(z.min()), float(z.max())
-    if min(int((z == low).sum()), int((z == high).sum())) < TIES:
-        return ""
-    return f"z never leaves [{low:.4g}, {high:.4g}], where much of it lies on the border: it is not to be clamped."
 
 
 def explain_scale(noise: Tensor, logvar: Tensor) -> str:
@@ -195,41 +221,52 @@ def explain_scale(noise: Tensor, logvar: Tensor) -> str:
     right = [low < variance < high for variance in variances]
     if not any(right) and max(variances) * low < min(variances) * high:
         return f"The standard deviation is {float(noise.std()):.2f} times the right one, whatever logvar is."
-    if not all(right) and right in (sorted(right), sorted(right, reverse=True)) and any(right):
-        fine, off = ("large", "small") if right[-1] else ("small", "large")
-        return (
-            f"The standard deviation fits where logvar is {fine}, but not where it is {off}: is logvar clamped, or "
-            "something added to the standard deviation?"
-        )
-    return ""
+    first, last = (right.index(True), 8 - right[::-1].index(True)) if any(right) else (0, 0)
+    if all(right) or not all(right[first:last]) or first == last:
+        return ""
+    off = " and ".join(["small"] * (first > 0) + ["large"] * (last < 8))
+    return (
+        f"The standard deviation is not right where logvar is {off}, though it is elsewhere: is logvar clamped, or "
+        "something added to the standard deviation?"
+    )
 
 
 @question("2.1b")
+@with_hints(LATENT_ERRORS)
 def test_noise_is_standard_normal(student: Student, draw: Draw) -> None:
     """(z - mu) / std is standard normal, and independent from image to image, channel to channel, pixel to pixel.
 
-    False-failure rate: at most 3e-10, at 65,536 numbers.
+    False-failure rate: at most 6e-10, at 65,536 numbers and at 16,384 far from the prior.
     """
-    posterior = Posterior.drawn(draw)
-    expect_drawn(posterior.sample(bare_vae(student)), posterior, AXES)
+    vae, posterior = bare_vae(student), Posterior.drawn(draw)
+    expect_drawn(posterior.sample(vae), posterior, AXES)
+    far = Posterior.drawn(draw, (64, 4, 8, 8), std=5, low=-14, high=14)
+    expect_drawn(far.sample(vae), far, AXES, " of mu and logvar far from 0")
 
 
 @question("2.1b")
+@with_hints(LATENT_ERRORS)
 def test_noise_is_fresh(student: Student, draw: Draw) -> None:
-    """Every call draws new noise, whatever the seed.
+    """Every call draws new noise, at every seed, in training and in evaluation, for many images and for one.
 
-    False-failure rate: at most 3e-10, at 16,384 numbers.
+    False-failure rate: at most 6e-10, at 16,384 numbers, and at 2,048 of single images.
     """
-    posterior = Posterior.drawn(draw, (16, 4, 8, 8))
-    drawn = []
-    for seed in draw.integers(2**31, 2).tolist():
+    many, one = Posterior.drawn(draw, (16, 4, 8, 8)), Posterior.drawn(draw, (1, 4, 16, 16))
+    drawn: dict[Posterior, list[Tensor]] = {many: [], one: []}
+    modes = {"in training mode": True, "in evaluation mode": False}
+    for seed, (mode, training) in zip(draw.integers(2**31, 2).tolist(), modes.items(), strict=True):
         student.begin(seed)
-        vae = bare_vae(student)
-        drawn += [posterior.sample(vae), posterior.sample(vae)]
-    expect_drawn(torch.stack(drawn), posterior, {"call": (0,)}, " of several calls")
+        vae = bare_vae(student, training)
+        for posterior, batch in [(many, ""), (many, ""), (one, ", for a batch of one image")]:
+            z = posterior.sample(vae)
+            posterior.expect_noise(z, mode + batch)
+            drawn[posterior].append(z)
+    expect_drawn(torch.stack(drawn[many]), many, AXES | {"call": (0,)}, " of several calls")
+    expect_drawn(torch.stack(drawn[one]), one, {"channel": (2,), "call": (0,)}, " of single images")
 
 
 @question("2.1b")
+@with_hints(LATENT_ERRORS)
 def test_latent_gradient(student: Student, draw: Draw) -> None:
     """dz/dmu = 1 and dz/dlogvar = (z - mu) / 2, exactly, whatever noise was drawn."""
     posterior = Posterior.drawn(draw, (8, 4, 4, 4))
@@ -263,6 +300,7 @@ def test_latent_gradient(student: Student, draw: Draw) -> None:
 
 
 @question("2.1b")
+@with_hints(LATENT_ERRORS)
 def test_latent_returns_reconstruction_and_posterior(student: Student, draw: Draw) -> None:
     """forward returns the decoded latent, mu and logvar, with the networks of the handout."""
     posterior = Posterior.drawn(draw, (2, 4, 4, 4))
@@ -278,3 +316,10 @@ def test_latent_returns_reconstruction_and_posterior(student: Student, draw: Dra
     x_recon, *_ = outputs(student.model.VAE(num_channels=8)(images), 3, "VAE.forward")
     if float(tensor(x_recon, (2, 3, 16, 16), "x_recon").abs().max()) > 1:
         raise wrong("x_recon leaves [-1, 1].", "x_recon is what self.decoder makes of z.")
+
+
+@question("2.1b")
+@with_hints(LATENT_ERRORS)
+def test_latent_stays_on_its_device(student: Student, draw: Draw) -> None:
+    """Noise is drawn where mu and logvar are: a model on a GPU trains there."""
+    expect_on_device_of(student, bare_vae(student), {"x": draw.normal(2, 8, 4, 4)}, like="mu")

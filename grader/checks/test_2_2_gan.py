@@ -8,12 +8,21 @@ from torch import Tensor
 from grader.engine.student import Student, observe, observe_each
 from grader.oracle.answers import form
 
+from .device import expect_on_device_of
 from .draw import Draw
 from .expect import expect, expect_each, expect_gradients, expect_unchanged
+from .raised import unassigned, with_hints
 from .runner import question
 
 DISCRIMINATOR_HINGE, GENERATOR_HINGE = form("DISCRIMINATOR_HINGE"), form("GENERATOR_HINGE")
-SHAPES = [(7,), (5, 1), (1, 1), (4, 1, 3, 3), (3, 1, 8, 8), (1, 1, 2, 5)]
+SHAPES = [(7, 1), (5, 1), (1, 1), (4, 1, 3, 3), (3, 1, 8, 8), (1, 1, 2, 5)]
+HINGE_ERRORS = unassigned("loss") | {
+    "Dimension out of range": "Logits may be (B, 1), without axes of patches: flatten(1) makes two axes of any.",
+    "is ambiguous": "max(0, x) of a tensor is F.relu(x), or x.clamp(min=0).",
+    "max() received an invalid combination": "max(0, x) of a tensor is F.relu(x), or x.clamp(min=0).",
+    "maximum(): argument": "max(0, x) of a tensor is F.relu(x), or x.clamp(min=0).",
+    "relu(): argument": "F.relu takes a tensor, as 1 - real is.",
+}
 KINKS = (-1.0, 0.0, 1.0)
 
 
@@ -39,14 +48,16 @@ def draw_around_margins(draw: Draw, *shape: int) -> dict[str, Tensor]:
 
 
 @question("2.2a")
+@with_hints(HINGE_ERRORS)
 def test_discriminator_single_logits(student: Student, draw: Draw) -> None:
     """One real and one fake logit, at values that can be checked by hand."""
     values = [(0.0, 0.0), (-1.0, 1.0), (0.25, -3.0), (4.0, 0.5), (2.0, -2.0), (-0.5, -0.75)]
-    cases = [{"real": torch.tensor([real]), "fake": torch.tensor([fake])} for real, fake in values]
+    cases = [{"real": torch.full((1,) * 4, real), "fake": torch.full((1,) * 4, fake)} for real, fake in values]
     expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
 @question("2.2a")
+@with_hints(HINGE_ERRORS)
 def test_discriminator_batches_and_patches(student: Student, draw: Draw) -> None:
     """The hinge before the mean, for one logit an image and for patches."""
     cases = [{"real": draw_logits(draw, *shape), "fake": draw_logits(draw, *shape)} for shape in SHAPES]
@@ -54,25 +65,28 @@ def test_discriminator_batches_and_patches(student: Student, draw: Draw) -> None
 
 
 @question("2.2a")
+@with_hints(HINGE_ERRORS)
 def test_discriminator_both_margins(student: Student, draw: Draw) -> None:
     """Nothing to pay beyond the margins 1 and -1, and something just before them."""
     values = [(1.5, -1.5), (0.9, -1.5), (1.5, -0.9), (100.0, -100.0), (-100.0, 100.0)]
     cases = [
-        {"real": draw.uniform(-0.05, 0.05, 6) + real, "fake": draw.uniform(-0.05, 0.05, 6) + fake}
+        {"real": draw.uniform(-0.05, 0.05, 6, 1, 1, 1) + real, "fake": draw.uniform(-0.05, 0.05, 6, 1, 1, 1) + fake}
         for real, fake in values
     ]
     expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
 @question("2.2a")
+@with_hints(HINGE_ERRORS)
 def test_discriminator_gradient(student: Student, draw: Draw) -> None:
     """The gradients by real and fake, off the kinks of the hinge."""
-    cases = [draw_around_margins(draw, *shape) for shape in [(8,), (6, 1), (3, 1, 4, 4)]]
+    cases = [draw_around_margins(draw, *shape) for shape in [(8, 1, 1, 1), (1, 1, 6, 1), (3, 1, 4, 4)]]
     for inputs, observed in zip(cases, observe_each(student.loss.GANLossD(), cases), strict=True):
         expect_gradients(observed, DISCRIMINATOR_HINGE.at(**inputs))
 
 
 @question("2.2a")
+@with_hints(HINGE_ERRORS)
 def test_discriminator_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     """A second call gives the same value, and neither changes real or fake."""
     loss = student.loss.GANLossD()
@@ -83,17 +97,27 @@ def test_discriminator_leaves_inputs_alone(student: Student, draw: Draw) -> None
         expect_unchanged(observed, inputs)
 
 
+@question("2.2a")
+@with_hints(HINGE_ERRORS)
+def test_discriminator_stays_on_its_device(student: Student, draw: Draw) -> None:
+    """Tensors are made where real and fake are: a model on a GPU trains there."""
+    inputs = {"real": draw_logits(draw, 4, 1, 3, 3), "fake": draw_logits(draw, 4, 1, 3, 3)}
+    expect_on_device_of(student, student.loss.GANLossD(), inputs, like="real")
+
+
 # ---------------------------------------------------------------- 2.2b
 
 
 @question("2.2b")
+@with_hints(HINGE_ERRORS)
 def test_generator_single_logits(student: Student, draw: Draw) -> None:
     """One fake logit, at values that can be checked by hand."""
-    cases = [{"fake": torch.tensor([fake])} for fake in (0.0, 1.0, -2.5, 4.0, 0.3)]
+    cases = [{"fake": torch.full((1,) * 4, fake)} for fake in (0.0, 1.0, -2.5, 4.0, 0.3)]
     expect_each(student.loss.GANLossG(), GENERATOR_HINGE, cases, "the loss")
 
 
 @question("2.2b")
+@with_hints(HINGE_ERRORS)
 def test_generator_batches_and_patches(student: Student, draw: Draw) -> None:
     """The mean over every logit, for one logit an image and for patches."""
     cases = [{"fake": draw_logits(draw, *shape)} for shape in SHAPES]
@@ -101,8 +125,17 @@ def test_generator_batches_and_patches(student: Student, draw: Draw) -> None:
 
 
 @question("2.2b")
+@with_hints(HINGE_ERRORS)
 def test_generator_gradient(student: Student, draw: Draw) -> None:
-    """The gradient by fake, the same for every logit."""
-    cases = [{"fake": draw_logits(draw, *shape)} for shape in [(8,), (6, 1), (3, 1, 4, 4)]]
+    """The gradient by fake, the same for every logit; fake stays as it is."""
+    cases = [{"fake": draw_logits(draw, *shape)} for shape in [(8, 1, 1, 1), (1, 1, 6, 1), (3, 1, 4, 4)]]
     for inputs, observed in zip(cases, observe_each(student.loss.GANLossG(), cases), strict=True):
         expect_gradients(observed, GENERATOR_HINGE.at(**inputs))
+        expect_unchanged(observed, inputs)
+
+
+@question("2.2b")
+@with_hints(HINGE_ERRORS)
+def test_generator_stays_on_its_device(student: Student, draw: Draw) -> None:
+    """Tensors are made where fake is: a model on a GPU trains there."""
+    expect_on_device_of(student, student.loss.GANLossG(), {"fake": draw_logits(draw, 4, 1, 3, 3)}, like="fake")

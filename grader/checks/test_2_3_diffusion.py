@@ -12,32 +12,41 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Failure, Remote, Student, Unusable, at_once, call_each, fetch, observe
+from grader.engine.student import Built, Failure, Remote, Student, at_once, call_each, fetch, later, observe
 from grader.oracle.answers import form
+from grader.oracle.closed_form import Expected
 from grader.oracle.diffusion import GaussianData, Schedule, column
-from grader.oracle.statistics import mean_bound, variance_bounds
+from grader.oracle.statistics import mean_bound, normal_quantile, variance_bounds
 
+from .device import ELSEWHERE, expect_on_device_of, is_moved, moved, on_another_device
 from .draw import Draw
-from .expect import (
-    close,
-    expect,
-    expect_all,
-    expect_gradients,
-    expect_unchanged,
-    numbers,
-    on_one_device,
-    outputs,
-    tensor,
-    wrong,
+from .expect import close, expect, expect_all, expect_gradients, expect_unchanged, numbers, outputs, tensor, wrong
+from .noise import (
+    RATE,
+    Moments,
+    expect_all_digits,
+    expect_moments,
+    expect_standard_normal,
+    expect_unrelated,
+    explain_clamp,
+    rated,
+    used_between,
 )
-from .noise import RATE, Moments, expect_moments, expect_standard_normal, rated, used_between
+from .raised import unassigned, with_hints
 from .runner import question
 
 DEFAULT = Schedule()
 SHORT = Schedule(1e-3, 0.7, 8)
 FAR = 3.0
+OWN_NOISE = "Two calls with the same arguments differ: use `noise`, and draw no noise of your own."
 NEVER_CALLED = "Your sampler never called denoise_fn."
 GIVEN = "This is given code: copy it back from the handout."
+FORWARD_ERRORS = {
+    "must match the size": "t has one number for each image; extract(schedule, t, x_start.shape) is made to broadcast.",
+}
+SAMPLER_ERRORS = unassigned("img") | {
+    "RecursionError": "A schedule has up to 1000 steps, which is too deep for recursion: take them in a loop.",
+}
 
 
 def make(student: Student, schedule: Schedule = DEFAULT) -> Remote:
@@ -52,33 +61,57 @@ def draw_q_sample(draw: Draw, t: list[int] | Tensor) -> dict[str, Tensor]:
     """Arguments of q_sample for steps t (B,)."""
     steps = torch.as_tensor(t)
     shape = (len(steps), 3, 4, 6)
-    return {"x_start": draw.normal(*shape), "t": steps, "noise": draw.normal(*shape)}
+    return {"x_start": draw.normal(*shape, std=6), "t": steps, "noise": draw.normal(*shape)}
 
 
 def expect_q_sample(student: Student, schedules: Mapping[Schedule, Sequence[dict[str, Tensor]]]) -> None:
     """Calls of q_sample against equation (4), for some schedules."""
     calls = [partial(call_each, make(student, schedule).q_sample, cases) for schedule, cases in schedules.items()]
-    results = []
+    judged = []
     for (schedule, cases), values in zip(schedules.items(), at_once(student.diffusion, calls), strict=True):
         right = form("q_sample", schedule)
-        results += [(value, right.at(**inputs)) for value, inputs in zip(values, cases, strict=True)]
-    expect_all(results)
+        for value, inputs in zip(values, cases, strict=True):
+            judged.append((tensor(value, tuple(inputs["noise"].shape), "The result"), right.at(**inputs)))
+    try:
+        expect_all(judged)
+    except Failure as failure:
+        again = [value for call in calls for value in call()]
+        failure.hint = _explain_change(judged, again) or failure.hint or _explain_alone(judged)
+        raise
+
+
+def _explain_change(judged: Sequence[tuple[Tensor, Expected]], again: Sequence[object]) -> str:
+    """Whether results are others when the calls are made again, as a sentence; "" if they are not."""
+    pairs = zip((got for got, _ in judged), again, strict=True)
+    same = all(isinstance(other, Tensor) and torch.equal(got, other.double()) for got, other in pairs)
+    return "" if same else OWN_NOISE
+
+
+def _explain_alone(judged: Sequence[tuple[Tensor, Expected]]) -> str:
+    """Whether a batch of one image comes out wrong, and more images do not, as a sentence; "" otherwise."""
+    fits = [(len(got), close(got, right.values()[0])) for got, right in judged]
+    if any(fit for _, fit in fits) and all(fit == (size > 1) for size, fit in fits):
+        return "Only a batch of one image comes out wrong: treat it as any other batch."
+    return ""
 
 
 @question("2.3a")
+@with_hints(FORWARD_ERRORS)
 def test_forward_one_step_for_all(student: Student, draw: Draw) -> None:
     """x_t against the formula, with the same step for every image."""
     expect_q_sample(student, {DEFAULT: [draw_q_sample(draw, [t] * 3) for t in (500, 1, 37, 950)]})
 
 
 @question("2.3a")
+@with_hints(FORWARD_ERRORS)
 def test_forward_steps_of_each_image(student: Student, draw: Draw) -> None:
-    """x_t against the formula, with another step for every image."""
-    steps = [draw.permutation(1000)[:16], torch.tensor([999, 3, 400, 0, 250])]
+    """x_t against the formula, with another step for every image, and for a single image."""
+    steps = [draw.permutation(1000)[:16], torch.tensor([999, 3, 400, 0, 250]), torch.tensor([600])]
     expect_q_sample(student, {DEFAULT: [draw_q_sample(draw, t) for t in steps]})
 
 
 @question("2.3a")
+@with_hints(FORWARD_ERRORS)
 def test_forward_first_and_last_step(student: Student, draw: Draw) -> None:
     """t = 0, which is already a little noisy, and t = T - 1, for schedules of several lengths."""
     schedules = [DEFAULT, Schedule(1e-3, 0.3, 20), Schedule.rescaled(250)]
@@ -87,18 +120,20 @@ def test_forward_first_and_last_step(student: Student, draw: Draw) -> None:
 
 
 @question("2.3a")
+@with_hints(FORWARD_ERRORS)
 def test_forward_uses_the_noise_it_is_given(student: Student, draw: Draw) -> None:
     """The same arguments give the same x_t; without data only the noise remains, without noise only the data."""
     inputs = draw_q_sample(draw, [0, 100, 700, 999])
     first, second = call_each(make(student).q_sample, [inputs, inputs])
     shape = tuple(inputs["noise"].shape)
     if not close(tensor(first, shape, "The result"), tensor(second, shape, "The result")):
-        raise wrong("Two calls with the same arguments differ.", "Use `noise`; do not draw noise of your own.")
+        raise wrong("The result is another when the call is made again.", OWN_NOISE)
     alone = [inputs | {name: torch.zeros(shape)} for name in ("x_start", "noise")]
     expect_q_sample(student, {DEFAULT: [inputs, *alone]})
 
 
 @question("2.3a")
+@with_hints(FORWARD_ERRORS)
 def test_forward_gradient(student: Student, draw: Draw) -> None:
     """The gradients by x_start and noise, which are the two weights; the arguments stay as they are."""
     inputs = draw_q_sample(draw, [0, 10, 300, 999])
@@ -111,6 +146,16 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 
 
 @question("2.3a")
+@with_hints(FORWARD_ERRORS)
+def test_forward_stays_on_its_device(student: Student, draw: Draw) -> None:
+    """Tensors are made where x_start is: a model on a GPU trains there."""
+    diffusion = make(student)
+    later(diffusion.to, ELSEWHERE)
+    expect_on_device_of(student, diffusion.q_sample, draw_q_sample(draw, [0, 10, 300, 999]), like="x_start")
+
+
+@question("2.3a")
+@with_hints(FORWARD_ERRORS)
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
     pairs = [(make(student, schedule), schedule.buffers()) for schedule in (DEFAULT, Schedule.rescaled(50))]
@@ -190,34 +235,32 @@ def run_sampler(
 
 
 @question("2.3b", imports=OPTIMIZERS)
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Where the schedules are, there x and t are made: a model on a GPU samples there."""
-    there, schedule, shape, calls = student.torch, Schedule(1e-3, 0.3, 2), (4, 3, 4, 4), count(1)
+    schedule, shape, calls = Schedule(1e-3, 0.3, 2), (4, 3, 4, 4), count(1)
     hint = "Make tensors where the schedules are: device=self.betas.device."
-    reads_values = lambda message: "meta tensor" in message  # noqa: E731  of t say: it cannot be told this way
-
-    def moved(x: Tensor) -> Built:
-        return Built(there.Tensor.to, {"x": x, "device": "meta"})  # which every machine has; nothing is computed on it
 
     def denoise_fn(x: object, y: object, t: object) -> Built:
         expect_an_end(next(calls), schedule)
         for name, value in {"x": x, "y": y, "t": t}.items():
             if isinstance(value, Tensor):  # one with elements to send
                 raise wrong(f"With the model on another device the {name} that your sampler makes is not there.", hint)
-            if not isinstance(value, Unusable) or not value.what.endswith("the device meta"):
+            if not is_moved(value):
                 raise wrong(f"The {name} that your sampler passes to denoise_fn is no tensor where the model is.")
-        return moved(torch.zeros(shape))
+        return moved(student, torch.zeros(shape))
 
     diffusion = make(student, schedule)
-    diffusion.to("meta")
-    with on_one_device("the model on another device your sampler", hint, reads_values):
-        diffusion.sample(denoise_fn, shape, moved(torch.arange(4)))
+    later(diffusion.to, ELSEWHERE)
+    with on_another_device("the model", hint):
+        diffusion.sample(denoise_fn, shape, moved(student, torch.arange(4)))
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_takes_every_step_once(student: Student, draw: Draw) -> None:
     """denoise_fn is called once for each t, from T - 1 down to 0, with t of shape (B,)."""
-    for schedule, batch in [(Schedule(1e-3, 0.3, 5), 4), (Schedule(1e-3, 0.2, 11), 1)]:
+    for schedule, batch in [(Schedule(1e-3, 0.3, 5), 4), (Schedule(1e-3, 0.2, 11), 1), (DEFAULT, 2)]:
         _, seen = run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), (batch, 3, 4, 4))
         last = schedule.num_timesteps - 1
         if seen.steps == list(range(last, -1, -1)):
@@ -256,6 +299,7 @@ def _explain_steps(steps: list[int], last: int) -> str:
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_passes_the_labels_on(student: Student, draw: Draw) -> None:
     """denoise_fn gets the labels y at every step, as they were given."""
     data = GaussianData(Schedule(1e-3, 0.3, 5), 0.0, 1.0)
@@ -291,10 +335,11 @@ def instead_of_labels(labels: object, right: Tensor) -> str:
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
     """The first x is standard normal noise, new in every call.
 
-    False-failure rate: at most 1e-10, at 98,304 numbers.
+    False-failure rate: at most 2e-10, at 98,304 numbers, and at 1,024 of a single image.
     """
     data = GaussianData(Schedule(1e-3, 0.4, 2), 0.0, 1.0)
     diffusion = make(student, data.schedule)
@@ -306,16 +351,30 @@ def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
         starts.append(seen.x[0])
     axes = {"pixel": (3, 4), "channel": (2,), "image": (1,), "call": (0,)}
     expect_standard_normal(torch.stack(starts), axes, "The x that sampling starts from")
+    expect_all_digits(starts[0], "The x that sampling starts from")
+    _, seen = run_sampler(student, draw, data, (1, 4, 16, 16), diffusion)
+    expect_standard_normal(seen.x[0], {"channel": (1,)}, "The x that sampling of a single image starts from")
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_draws_every_transition(student: Student, draw: Draw) -> None:
     """Every x_{t-1} is drawn from the posterior: its mean, plus fresh noise of its variance.
 
-    False-failure rate: at most 3e-10, at 114,048 numbers.
+    False-failure rate: at most 8e-10, at 114,048 numbers, and at 11,264 of a single image in evaluation mode.
     """
-    data = GaussianData(Schedule(1e-3, 0.6, 12), 0.5, 0.5)
-    _, seen = run_sampler(student, draw, data, (24, 3, 12, 12))
+    schedule = Schedule(1e-3, 0.6, 12)
+    _, seen = run_sampler(student, draw, GaussianData(schedule, 0.5, 0.5), (24, 3, 12, 12))
+    expect_transitions(seen, {"pixel": (3, 4), "channel": (2,), "image": (1,), "step": (0,)})
+    diffusion = make(student, schedule)
+    later(diffusion.eval)
+    _, seen = run_sampler(student, draw, GaussianData(schedule, 12.0, 0.5), (1, 4, 16, 16), diffusion)
+    expect_transitions(seen, {"channel": (2,), "step": (0,)}, " of a single image, in evaluation mode,")
+
+
+def expect_transitions(seen: Recorder, axes: dict[str, tuple[int, ...]], of: str = "") -> None:
+    """Expect that a run of a sampler draws every x from the posterior, with noise independent along `axes`."""
+    data = seen.data
     if not seen.steps:
         raise wrong(NEVER_CALLED)
     before = [n for n, step in enumerate(seen.steps[:-1]) if step > 0]
@@ -327,17 +386,24 @@ def test_sampler_draws_every_transition(student: Student, draw: Draw) -> None:
         *(torch.stack([x[n] for n in before]) for x in (seen.x, seen.x[1:], seen.predictions)),
     )
     if hint := moves.explained_without_noise():
-        raise wrong("Your sampler does not draw x_{t-1} from its distribution: nothing random is added.", hint)
+        raise wrong(f"Your sampler{of} does not draw x_{{t-1}} from its distribution: nothing random is added.", hint)
     if float(moves.after.abs().max()) <= 1:
         raise wrong("Every x between the steps lies in [-1, 1].", "It is clamped or squashed, which latents are not.")
+    expect_all_digits(moves.after, "The x between the steps")
+    for some in (moves, moves.first):  # the first alone, as x may have run off after it
+        expect_moments(some.after, some.posterior(), some.mistaken, f"The x that your sampler{of} draws at every step")
     right = moves.posterior()
-    expect_moments(moves.after, right, moves.mistaken, "The x that your sampler draws at every step")
     noise = (moves.after - right.mean) / right.std
     distance = float(noise.square().mean().sqrt())
-    if distance > FAR:  # whatever this is, it is no noise whose slices could be compared
-        raise wrong(f"After a step x is {distance:.3g} standard deviations from the step's mean; it must be 1.")
-    axes = {"pixel": (3, 4), "channel": (2,), "image": (1,), "step": (0,)}
-    expect_standard_normal(noise, axes, "The noise between the steps")
+    if not distance <= FAR:  # it is not noise whose slices could be compared
+        raise wrong(
+            f"The x that your sampler{of} draws is {distance:.3g} standard deviations of a step away from its mean, in "
+            "the root of the mean square, which must be 1.",
+            explain_clamp(moves.after, "The x between the steps"),
+        )
+    expect_standard_normal(noise, axes, f"The noise between the steps{of.rstrip(',')}")
+    reused = "Draw noise anew in every step: what sampling starts from is x, and not the noise of a step as well."
+    expect_unrelated(noise, seen.x[0], "the noise that sampling starts from", reused)
 
 
 @dataclass(frozen=True)
@@ -368,6 +434,11 @@ class Moves:
         abar = self.at(self.schedule.alphas_cumprod)
         return (self.x - (1 - abar).sqrt() * self.prediction) / abar.sqrt()
 
+    @property
+    def first(self) -> Moves:
+        """The first of them alone."""
+        return Moves(self.schedule, self.steps[:1], self.x[:1], self.after[:1], self.prediction[:1])
+
     def posterior(self, start: Tensor | None = None) -> Moments:
         """Moments of q(x_{t-1} | x_t, x_0), with the predicted x_0 by default."""
         start = self.start if start is None else start
@@ -386,6 +457,12 @@ class Moves:
             "The steps are those of DDIM, which are deterministic; those of DDPM are drawn by self.p_sample.": (
                 previous.sqrt() * self.start + (1 - previous).sqrt() * self.prediction
             ),
+            "The noise that denoise_fn predicts is taken for the x of the next step; self.p_sample draws that.": (
+                self.prediction.double()
+            ),
+            "The noise that denoise_fn predicts is subtracted from x; self.p_sample draws the x of the next step.": (
+                self.x - self.prediction
+            ),
         }
         fits = (text for text, x in known.items() if float((self.after - x).abs().max()) < 1e-3)
         return next(fits, "")
@@ -398,13 +475,30 @@ class Moves:
             "The noise has the variance beta; it has the posterior variance.": self.at(self.schedule.betas).sqrt(),
             "The noise is not scaled: its standard deviation is 1 at every step.": torch.ones_like(right.std),
         }
-        return {text: Moments(right.mean, std) for text, std in scales.items()} | {
-            "The x_0 that a step predicts is clamped to [-1, 1]; latents are not.": self.posterior(
-                self.start.clamp(-1, 1)
-            ),
-            "The x_0 that a step predicts is noised anew; x_{t-1} depends on x_t too: self.p_sample draws it.": Moments(
-                previous.sqrt() * self.start, (1 - previous).sqrt()
-            ),
+        means = {text: Moments(mean, right.std) for text, mean in self.wrong_means().items()}
+        renoised = Moments(previous.sqrt() * self.start, (1 - previous).sqrt())
+        text = "The x_0 that a step predicts is noised anew; x_{t-1} depends on x_t too: self.p_sample draws it."
+        return {text: Moments(right.mean, std) for text, std in scales.items()} | means | {text: renoised}
+
+    def wrong_means(self) -> dict[str, Tensor]:
+        """What known mistakes make of the mean of a step, by the sentence that says what was done."""
+        abar, alpha, noise = self.at(self.schedule.alphas_cumprod), 1 - self.at(self.schedule.betas), self.prediction
+        scaled = (1 - alpha) / (1 - abar).sqrt() * noise
+        starts = {
+            "The x_0 that a step predicts is clamped to [-1, 1]; latents are not.": self.start.clamp(-1, 1),
+            "The predicted noise is added to x; it must be subtracted.": (self.x + (1 - abar).sqrt() * noise)
+            / abar.sqrt(),
+            "x_0 is predicted without dividing by the square root of alphas_cumprod.": abar.sqrt() * self.start,
+            "x_0 is predicted with alphas_cumprod where its square root must be.": (self.x - (1 - abar) * noise) / abar,
+        }
+        return {text: self.posterior(start).mean for text, start in starts.items()} | {
+            "The predicted noise is added in the mean of a step; it must be subtracted.": (self.x + scaled)
+            / alpha.sqrt(),
+            "The mean of a step is not divided by the square root of alpha, which is 1 - beta.": self.x - scaled,
+            "In the mean of a step the predicted noise has the weight beta, without 1 / sqrt(1 - alphas_cumprod).": (
+                self.x - (1 - alpha) * noise
+            )
+            / alpha.sqrt(),
         }
 
 
@@ -416,22 +510,26 @@ def reverse_mean(data: GaussianData, x: Tensor, step: int) -> Tensor:
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_ends_without_noise(student: Student, draw: Draw) -> None:
     """The result is the mean of the step t = 0, with nothing added, clamped or left out."""
-    data = GaussianData(SHORT, 0.5, 0.5)
-    samples, seen = run_sampler(student, draw, data, (8, 3, 8, 8))
-    if not seen.steps:
-        raise wrong(NEVER_CALLED)
-    if seen.steps[-1] != 0:
-        raise wrong("The last call of denoise_fn is not at t = 0.")
-    mean = reverse_mean(data, seen.x[-1], 0)
-    if not close(samples, mean, rtol=1e-3, atol=1e-4):
-        hint = _explain_end(samples, mean, seen.x[-1])
-        raise wrong(f"The result {numbers(samples)} is not the mean of the step t = 0.", hint)
+    for data in (GaussianData(SHORT, 0.5, 0.5), GaussianData(SHORT, -12.0, 0.5)):
+        samples, seen = run_sampler(student, draw, data, (8, 3, 8, 8))
+        if not seen.steps:
+            raise wrong(NEVER_CALLED)
+        if seen.steps[-1] != 0:
+            raise wrong("The last call of denoise_fn is not at t = 0.")
+        mean = reverse_mean(data, seen.x[-1], 0)
+        if not close(samples, mean, rtol=1e-3, atol=1e-4):
+            hint = _explain_end(samples, mean, seen)
+            raise wrong(f"The result {numbers(samples)} is not the mean of the step t = 0.", hint)
+        expect_all_digits(samples, "The result")
 
 
-def _explain_end(samples: Tensor, mean: Tensor, x: Tensor) -> str:
+def _explain_end(samples: Tensor, mean: Tensor, seen: Recorder) -> str:
     """What was done to the mean (B, C, H, W) of the step t = 0, or to its x, to get the samples; "" if not known."""
+    x = seen.x[-1]
+    last = Moves(seen.data.schedule, [0], x[None], samples[None], seen.predictions[-1][None])
     known = {
         "The step t = 0 is computed, but its result is thrown away.": x,
         "The result, or the x_0 that the step t = 0 predicts, is clamped to [-1, 1]; latents are not.": mean.clamp(
@@ -439,21 +537,32 @@ def _explain_end(samples: Tensor, mean: Tensor, x: Tensor) -> str:
         ),
         "The result goes through a tanh; latents are not bounded.": mean.tanh(),
         "What the step t = 0 returns is added to its x; it is the result.": x + mean,
+        **{text: wrong_mean[0] for text, wrong_mean in last.wrong_means().items()},
     }
     for sentence, value in known.items():
         if close(samples, value, rtol=1e-3, atol=1e-4):
             return sentence
     if float(samples.abs().max()) <= 1:
         return "The result stays within [-1, 1]: it seems to be clamped or squashed."
-    added = samples - mean
+    return explain_clamp(samples, "The result") or _explain_added(samples - mean, x)
+
+
+def _explain_added(added: Tensor, x: Tensor) -> str:
+    """Whether noise was added to the mean of the step t = 0, or the mean is another one, as a sentence; else ""."""
+    around, deviation = added - added.mean(), x - x.mean()
+    slope = float((around * deviation).sum() / deviation.square().sum())
+    if float((around - slope * deviation).norm()) < 1e-3 * float(added.norm()):
+        return "Nothing random is added at t = 0, but the mean is not that of self.p_mean_variance."
+    related = slope * float(deviation.norm() / around.square().mean().sqrt())
     try:
         expect_standard_normal(added / added.square().mean().sqrt(), {"image": (0,)}, "")
     except Failure:
         return ""
-    return "Noise is added at t = 0; the last step takes the mean."
+    return "Noise is added at t = 0; the last step takes the mean." if abs(related) < normal_quantile(RATE) else ""
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_is_exact_on_a_point(student: Student, draw: Draw) -> None:
     """If all data are one point, sampling returns that point, whatever noise it draws."""
     point = float(draw.uniform(1.5, 2.5, 1))
@@ -464,6 +573,7 @@ def test_sampler_is_exact_on_a_point(student: Student, draw: Draw) -> None:
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_sampler_is_exact_on_gaussians(student: Student, draw: Draw) -> None:
     """On Gaussian data the samples have the mean and the variance that the reverse process gives.
 
@@ -482,6 +592,7 @@ def test_sampler_is_exact_on_gaussians(student: Student, draw: Draw) -> None:
 
 
 @question("2.3b")
+@with_hints(SAMPLER_ERRORS)
 def test_given_reverse_step(student: Student, draw: Draw) -> None:
     """Given code: predict_start_from_noise, q_posterior, p_mean_variance and p_sample.
 

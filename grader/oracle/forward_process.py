@@ -42,6 +42,19 @@ def q_sample(schedule: Schedule) -> ClosedForm:
             "x_start is divided by its weight; it is to be multiplied by it.": mix(abar**-0.5, (1 - abar).sqrt()),
             "The two weights are swapped, or x_start and noise are.": mix((1 - abar).sqrt(), abar.sqrt()),
             "The noise is subtracted; it is added.": mix(abar.sqrt(), -(1 - abar).sqrt()),
+            "x_start is subtracted; it is added.": mix(-abar.sqrt(), (1 - abar).sqrt()),
+            "The weight of x_start multiplies the noise as well, which has a weight of its own.": mix(
+                abar.sqrt(), (abar * (1 - abar)).sqrt()
+            ),
+            "The weight of the noise multiplies x_start as well, which has a weight of its own.": mix(
+                (abar * (1 - abar)).sqrt(), (1 - abar).sqrt()
+            ),
+            "The weight of x_start is that of a single step, the square root of 1 - beta.": mix(
+                alphas.sqrt(), (1 - abar).sqrt()
+            ),
+            "The weight of the noise is sqrt(1 + alphas_cumprod); it is sqrt(1 - alphas_cumprod).": mix(
+                abar.sqrt(), (1 + abar).sqrt()
+            ),
             "x_start keeps its full size; its weight is sqrt(alphas_cumprod).": mix(
                 torch.ones_like(abar), (1 - abar).sqrt()
             ),

@@ -56,6 +56,36 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The term of the real logits has no hinge: a logit beyond its margin must cost nothing, max(0, ...).": (
             lambda real, fake: ((1 - real).mean() + F.relu(1 + fake).mean()) / 2
         ),
+        "The factor 1/2 reaches the term of the real logits only; it belongs to both.": (
+            lambda real, fake: F.relu(1 - real).mean() / 2 + F.relu(1 + fake).mean()
+        ),
+        "The factor 1/2 reaches the term of the fake logits only; it belongs to both.": (
+            lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean() / 2
+        ),
+        "min(0, ...) stands where max(0, ...) belongs.": (
+            lambda real, fake: ((1 - real).clamp(max=0).mean() + (1 + fake).clamp(max=0).mean()) / 2
+        ),
+        "min(0, ...) stands where max(0, ...) belongs, and the factor 1/2 is missing.": (
+            lambda real, fake: (1 - real).clamp(max=0).mean() + (1 + fake).clamp(max=0).mean()
+        ),
+        "The term of the fake logits is subtracted; it must be added.": (
+            lambda real, fake: (F.relu(1 - real).mean() - F.relu(1 + fake).mean()) / 2
+        ),
+        "The term of the real logits is subtracted; it must be added.": (
+            lambda real, fake: (F.relu(1 + fake).mean() - F.relu(1 - real).mean()) / 2
+        ),
+        "The hinge of the real logits has the wrong margin, -1: it is max(0, 1 - real).": (
+            lambda real, fake: (F.relu(-1 - real).mean() + F.relu(1 + fake).mean()) / 2
+        ),
+        "The hinge of the fake logits has the wrong margin, 1: it is max(0, 1 + fake).": (
+            lambda real, fake: (F.relu(1 - real).mean() + F.relu(fake - 1).mean()) / 2
+        ),
+        "The hinge of the real logits keeps what must cost nothing: it is max(0, 1 - real).": (
+            lambda real, fake: (F.relu(real - 1).mean() + F.relu(1 + fake).mean()) / 2
+        ),
+        "The hinge of the fake logits keeps what must cost nothing: it is max(0, 1 + fake).": (
+            lambda real, fake: (F.relu(1 - real).mean() + F.relu(-1 - fake).mean()) / 2
+        ),
         "The hinges keep what is to cost nothing: the signs of logit and margin are both flipped.": (
             lambda real, fake: (F.relu(real - 1).mean() + F.relu(-1 - fake).mean()) / 2
         ),

@@ -59,6 +59,12 @@ REDUCTIONS: dict[str, Formula] = {
         lambda mu, logvar: per_variable(mu, logvar).sum(-1).mean()
     ),
     "Only the last two axes are summed: every axis but the first is to be summed.": last_two_axes,
+    "The term -1 counts once for each image; every latent variable has one.": (
+        lambda mu, logvar: kl_standard_normal(mu, logvar) + (mu[0].numel() - 1) / 2
+    ),
+    "The term -1 counts once for the batch; every latent variable of every image has one.": (
+        lambda mu, logvar: kl_standard_normal(mu, logvar) + (mu[0].numel() - 1 / len(mu)) / 2
+    ),
 }
 TERMS: dict[str, Formula] = {
     "The term -1 of every latent variable is missing.": lambda mu, logvar: per_variable(mu, logvar) + 0.5,
@@ -79,6 +85,25 @@ TERMS: dict[str, Formula] = {
     ),
     "The factor 1/2 reaches the first two terms only, not -1 and logvar; it belongs to every term.": (
         lambda mu, logvar: per_variable(mu, logvar) - (1 + logvar) / 2
+    ),
+    "The factor 1/2 does not reach the term -1; it belongs to every term.": (
+        lambda mu, logvar: per_variable(mu, logvar) - 0.5
+    ),
+    "The factor 1/2 does not reach the term exp(logvar); it belongs to every term.": (
+        lambda mu, logvar: per_variable(mu, logvar) + logvar.exp() / 2
+    ),
+    "The factor 1/2 does not reach the term of the mean, mu squared; it belongs to every term.": (
+        lambda mu, logvar: per_variable(mu, logvar) + mu**2 / 2
+    ),
+    "The factor 1/2 reaches the term -1 only; it belongs to every term.": (
+        lambda mu, logvar: 2 * per_variable(mu, logvar) + 0.5
+    ),
+    "The factor 1/2 reaches the terms -1 and logvar only; it belongs to every term.": (
+        lambda mu, logvar: per_variable(mu, logvar) + (mu**2 + logvar.exp()) / 2
+    ),
+    "The sign of the term exp(logvar) is flipped.": lambda mu, logvar: per_variable(mu, logvar) - logvar.exp(),
+    "exp(2 logvar) stands where the variance exp(logvar) belongs.": (
+        lambda mu, logvar: (mu**2 + torch.expm1(2 * logvar) - logvar) / 2
     ),
     "The term exp(logvar) is missing.": lambda mu, logvar: per_variable(mu, logvar) - logvar.exp() / 2,
     "The sign in the exponential is flipped: exp(-logvar) stands where the variance belongs.": (

@@ -7,6 +7,7 @@ at every sample size, but for `normal_quantile`, which is used on statistics tha
 from __future__ import annotations
 
 import math
+from functools import cache
 from statistics import NormalDist
 
 
@@ -20,13 +21,26 @@ def mean_bound(count: int, rate: float) -> float:
     return normal_quantile(rate) / math.sqrt(count)
 
 
+@cache
 def variance_bounds(count: int, rate: float) -> tuple[float, float]:
-    """Bounds on the mean of squares of `count` standard normal numbers.
+    """Bounds on the mean of squares of `count` standard normal numbers; the lower one is positive.
 
-    Laurent and Massart, "Adaptive estimation of a quadratic functional by model selection" (2000), lemma 1.
+    Chernoff's bound: P(mean <= a) and P(mean >= a) are at most exp(-count / 2 (a - 1 - log a)) on their side of 1.
     """
-    x = math.log(2 / rate) / count
-    return 1 - 2 * math.sqrt(x), 1 + 2 * math.sqrt(x) + 2 * x
+    x = 2 * math.log(2 / rate) / count
+    return _crossing(x, math.exp(-1 - x)), _crossing(x, 2 * (1 + x) + 2 * math.sqrt(x))
+
+
+def _crossing(x: float, outside: float) -> float:
+    """The a between 1 and `outside` with a - 1 - log a = x, by bisection."""
+    inside = 1.0
+    for _ in range(200):
+        middle = (inside + outside) / 2
+        if middle - 1 - math.log(middle) < x:
+            inside = middle
+        else:
+            outside = middle
+    return outside
 
 
 def distribution_bound(count: int, rate: float) -> float:

@@ -46,17 +46,17 @@ def draw_large_logits(draw: Draw, *shapes: tuple[int, ...]) -> list[Tensor]:
 @question("2.2a")
 def test_discriminator_of_large_logits(student: Student, draw: Draw) -> None:
     """Logits far beyond the margins, one an image or patches of other shapes, and some near them."""
-    shapes = [(31,), (2, 1, 6, 1), (4, 1, 2, 7)]
+    shapes = [(31, 1), (2, 1, 6, 1), (4, 1, 2, 7)]
     pairs = zip(draw_large_logits(draw, *shapes), draw_large_logits(draw, *shapes), strict=True)
-    cases = [{"real": real, "fake": fake} for real, fake in [*pairs, (draw.normal(6), draw.normal(6))]]
+    cases = [{"real": real, "fake": fake} for real, fake in [*pairs, (draw.normal(6, 1), draw.normal(6, 1))]]
     expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
 @question("2.2b")
 def test_generator_of_large_logits(student: Student, draw: Draw) -> None:
     """Large logits, one an image or patches of other shapes, and some small ones."""
-    large = draw_large_logits(draw, (31,), (2, 1, 6, 1), (4, 1, 2, 7))
-    cases = [{"fake": fake} for fake in [*large, draw.normal(6)]]
+    large = draw_large_logits(draw, (31, 1), (2, 1, 6, 1), (4, 1, 2, 7))
+    cases = [{"fake": fake} for fake in [*large, draw.normal(6, 1)]]
     expect_each(student.loss.GANLossG(), GENERATOR_HINGE, cases, "the loss")
 
 
