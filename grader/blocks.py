@@ -143,7 +143,7 @@ def _places(handout: str) -> dict[str, _Place]:
     lines, inside = read_lines(handout), scopes(handout)
     ruled = list(_between_rulers(split_lines(handout)).values())
     places = {}
-    for block, following in zip(ruled, [*ruled[1:], None], strict=True):
+    for block, following in zip(ruled, [*ruled, None][1:], strict=True):
         around = [scope for scope in inside if scope.start < block.start <= block.end <= scope.end + 1]
         scope = around[-1] if around else Scope("", 0, len(lines))
         places[block.question] = _Place(

@@ -66,11 +66,12 @@ def _narrow(source: bytes) -> tuple[str, str]:
         return _without_marks(text), ""
     if (text := _strictly(source, "utf-8")) is not None:
         return _without_marks(text), "UTF-8, whatever it declares" if declared else ""
-    likely = [codec for codec, means in MEANS.items() if means(_strictly(source, codec) or "")]
+    readings = {codec: text for codec in MEANS if (text := _strictly(source, codec)) is not None}
+    likely = [codec for codec, text in readings.items() if MEANS[codec](text)]
     if "gb18030" in likely and "big5" in likely:
         likely.remove("big5")  # half of its characters would be none of GB 2312
     if len(likely) == 1:
-        return _without_marks(source.decode(likely[0])), SHOWN[likely[0]]
+        return _without_marks(readings[likely[0]]), SHOWN[likely[0]]
     names = " or ".join(SHOWN[codec] for codec in likely)
     raise UndecodableError(f"is not UTF-8{f', but probably {names}' if likely else ''}. {_save(names)}")
 
