@@ -21,9 +21,9 @@ from .margins import close
 SHOWN_ELEMENTS = 6
 
 
-def wrong(message: str, hint: str = "") -> Failure:
+def wrong(message: str, hint: str = "", where: str = "") -> Failure:
     """The failure of a check whose result is not right."""
-    return Failure("wrong", message, hint)
+    return Failure("wrong", message, hint, where)
 
 
 def tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
@@ -122,8 +122,8 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
     failed = [pair for pair, formula in zip(judged, formulas, strict=True) if formula is None]
     if failed:
         got, expected = min(failed, key=lambda pair: sum(x.numel() for x in pair[1].inputs.values()))
-        where = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
-        raise wrong(where, explain(judged))
+        measured = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
+        raise wrong(measured, *explain(judged))
     return [formula for formula in formulas if formula is not None]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,15 +22,28 @@ FEWEST_NUMBERS = 3  # two mistakes are looked for in at least as many numbers, s
 Judged = Sequence[tuple[Tensor, Expected]]
 
 
-def explain(judged: Judged) -> str:
-    """What was done to get every one of these results, as a sentence or two; "" where nothing known gives them.
+class Explanation(NamedTuple):
+    """What is known of a failure.
+
+    Attributes:
+        hint: the mistake that was made, or "".
+        where: the property that broke, or "".
+    """
+
+    hint: str
+    where: str
+
+
+def explain(judged: Judged) -> Explanation:
+    """What was done to get every one of these results, or else the property of them that broke.
 
     Args:
         judged: results in float64, at least one of which is not right, and what was expected.
     """
     got = [result for result, _ in judged]
     rights = [expected.values()[0] for _, expected in judged]
-    return _one(judged) or _two(judged, _flatten(got), _flatten(rights)) or _property(got, rights)
+    hint = _one(judged) or _two(judged, _flatten(got), _flatten(rights))
+    return Explanation(hint, "" if hint else _property(got, rights))
 
 
 def _one(judged: Judged) -> str:

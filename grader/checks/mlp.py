@@ -460,7 +460,7 @@ def sizes_explained(batch: int, x_shape: tuple[int, ...], z_dim: int | None = No
         yield
     except Failure as failure:
         hint = failure.hint or explain_size(failure.message, batch, x_shape, z_dim)
-        raise Failure(failure.status, failure.message, hint) from None
+        raise failure.told(hint) from None
 
 
 def explain_size(message: str, batch: int, x_shape: tuple[int, ...], z_dim: int | None) -> str:
@@ -624,4 +624,4 @@ def outputs_explained(student: Student, module: Remote, function: Remote, plan: 
                 used = used_parameters(student, module, weights, {plan.what: result})
                 circuit = Circuit(module, used, plan, draw, lambda x: rows(plain(function(x), plan.what)))
                 hint = explain_output(circuit) or hint
-        raise Failure(failure.status, failure.message, hint) from None
+        raise failure.told(hint) from None

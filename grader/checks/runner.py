@@ -60,8 +60,9 @@ class Outcome:
     Attributes:
         check: what ran.
         status: the verdict, one of `STATUSES`.
-        message: what happened.
-        hint: what to do about it.
+        message: what was measured.
+        hint: what the mistake is, and what to do about it.
+        where: where it shows.
         seconds: for how long it ran.
         margins: how much of every tolerance it used.
         exhibits: what it has to show.
@@ -71,6 +72,7 @@ class Outcome:
     status: str
     message: str = ""
     hint: str = ""
+    where: str = ""
     seconds: float = 0.0
     margins: Ledger = field(default_factory=Ledger)
     exhibits: Exhibits = field(default_factory=Exhibits)
@@ -99,7 +101,7 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
         StartError: if not even a first worker starts.
     """
     started = time.perf_counter()
-    status, message, hint = "passed", "", ""
+    status, message, hint, where = "passed", "", "", ""
     draw = Draw(seed, check.id)
     try:
         with kept_in(draw.margins):
@@ -107,7 +109,7 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
             check.function(student, draw)
             student.settle()
     except Failure as failure:
-        status, message, hint = failure.status, failure.message, failure.hint
+        status, message, hint, where = failure.status, failure.message, failure.hint, failure.where
     except StartError as error:
         if not student.isolation.layers:  # no worker ever started: there is nothing to grade with
             raise
@@ -115,4 +117,5 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
     except Exception:
         status = "grader_error"
         message = f"The grader failed in {check.id}; tell the instructor.\n{traceback.format_exc(limit=-4)}"
-    return Outcome(check, status, message, hint, time.perf_counter() - started, draw.margins, draw.exhibits)
+    seconds = time.perf_counter() - started
+    return Outcome(check, status, message, hint, where, seconds, draw.margins, draw.exhibits)

@@ -101,7 +101,7 @@ def encode_again(vae: Remote, x: Tensor, z_dim: int) -> Remote:
         if "satisfy the constraint" not in failure.message:
             raise
         negative = bool(re.search(r"-\d", failure.message.partition("invalid values")[2]))
-        raise Failure(failure.status, failure.message, explain_normal(vae, x, z_dim, negative)) from None
+        raise failure.told(explain_normal(vae, x, z_dim, negative)) from None
     if not isinstance(posterior, Remote):
         kind = "a tensor" if isinstance(posterior, Tensor) else "no distribution"
         raise wrong(

@@ -78,7 +78,7 @@ def errors_explained(student: Student, cases: Sequence[Inputs]) -> Iterator[None
             hint = GREY
         elif re.search(r"(Index|Runtime)Error: .*([Dd]imension|shape|size)", failure.message):
             hint = hint or explain_shapes(student, cases)
-        raise Failure(failure.status, failure.message, hint) from None
+        raise failure.told(hint) from None
 
 
 def explain_shapes(student: Student, cases: Sequence[Inputs]) -> str:
@@ -109,7 +109,7 @@ def expect_bounds(student: Student, cases: Sequence[Inputs]) -> None:
     try:
         expect_all(judged, "the bound")
     except Failure as failure:
-        raise Failure(failure.status, failure.message, failure.hint or explain_weights(judged)) from None
+        raise failure.told(failure.hint or explain_weights(judged)) from None
 
 
 def expect_same(value: Any, again: Any) -> None:

@@ -92,7 +92,7 @@ def rounding_explained(module: Remote, inputs: Tensor) -> Iterator[None]:
                 results = plain(module(inputs), "What comes out")
                 if bool((results == results.round()).all()):
                     hint = "Every result is exactly 0 or 1: a comparison or a rounding has no gradient, leave it out."
-        raise Failure(failure.status, failure.message, hint) from None
+        raise failure.told(hint) from None
 
 
 def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs: Tensor, draw: Draw) -> Tensor:
@@ -128,7 +128,7 @@ def discriminate(discriminator: Remote, x: Tensor) -> Tensor:
         with sizes_explained(batch, tuple(x.shape[1:])):
             result = discriminator(x)
     except Failure as failure:
-        raise Failure(failure.status, failure.message, failure.hint or explain_squeeze(discriminator, x)) from None
+        raise failure.told(failure.hint or explain_squeeze(discriminator, x)) from None
     hints: dict[tuple[int, ...], str] = {
         (batch, width): f"self.net gives {width} numbers for an image; a single one is right." for width in range(2, 99)
     }

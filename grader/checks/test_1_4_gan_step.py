@@ -81,7 +81,7 @@ class Networks:
             returned, after = fetch(losses, state)
         except Failure as failure:
             hints = [hint for words, hint in MEANS.items() if words in failure.message]
-            raise Failure(failure.status, failure.message, *hints or [failure.hint]) from None
+            raise failure.told(hints[0] if hints else failure.hint) from None
         return outputs(returned, 2, "gan_step"), self.read(after)
 
     def read(self, state: Any) -> Inputs:

@@ -81,7 +81,7 @@ def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, i
     except Failure as failure:
         given = f"It was called with rows = {rows} and a decode that returns B images of shape {shape}."
         hint = failure.hint or (given if failure.status == "error" else "")
-        raise Failure(failure.status, failure.message, hint) from None
+        raise failure.told(hint) from None
     if not decoder.z:
         raise wrong("Your code never called decode.", "The picture is made of the images that decode returns.")
     channels, height, width = shape

@@ -150,7 +150,7 @@ class Pair:
             state = self.both.state_dict()
         except Failure as failure:
             hints = [hint for words, hint in MEANS.items() if words in failure.message]
-            raise Failure(failure.status, failure.message, *hints or [failure.hint]) from None
+            raise failure.told(hints[0] if hints else failure.hint) from None
         state = state if isinstance(state, dict) else {}
         return self._read(state, "0.", "average"), self._read(state, "1.", "network")
 

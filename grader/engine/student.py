@@ -44,15 +44,21 @@ class Failure(Exception):
 
     Attributes:
         status: the verdict, one of those of `grader.checks.runner`.
-        message: what happened, in a sentence for the student; safe to print.
-        hint: what to do about it, or "".
+        message: what was measured, in a sentence for the student; safe to print.
+        hint: what the mistake is, and what to do about it, or "".
+        where: where it shows, as which term, axis, image or step, or "".
     """
 
-    def __init__(self, status: str, message: str, hint: str = ""):
+    def __init__(self, status: str, message: str, hint: str = "", where: str = ""):
         super().__init__(message)
         self.status = status
         self.message = message
         self.hint = hint
+        self.where = where
+
+    def told(self, hint: str) -> Failure:
+        """The same failure with another hint."""
+        return Failure(self.status, self.message, hint, self.where)
 
 
 @dataclass(frozen=True)
@@ -446,7 +452,7 @@ class Student:
             if module is None:
                 raise
             hint = failure.hint or f"{module}.py could not be imported; try `python {module}.py`."
-            self._load_failures[module] = Failure(failure.status, failure.message, hint)
+            self._load_failures[module] = failure.told(hint)
             self._loaded.discard(module)
             raise self._load_failures[module] from None
         finally:

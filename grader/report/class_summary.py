@@ -232,10 +232,10 @@ class ClassSummary:
 def reason_of(check: CheckResult) -> tuple[str, str]:
     """Why a check failed: what makes reasons the same, and the sentence.
 
-    That is the hint; without one the exception, or the message, where numbers make no difference.
+    That is the hint, or where it shows; without one the exception, or the message, where numbers make no difference.
     """
-    if check.hint:
-        return check.hint, check.hint
+    if found := check.hint or check.where:
+        return found, found
     text = gist(check)
     return NUMBERS.sub("0", text), text
 

@@ -76,10 +76,12 @@ def _cell(question: QuestionResult) -> RenderableType:
     shown: dict[str, CheckResult] = {}
     for check in question.checks:
         if check.status not in ("passed", "not_attempted"):
-            shown.setdefault(check.hint or check.message, check)
+            shown.setdefault(check.reason, check)
     lines: list[RenderableType] = [Text(question.title, "bold")]
     for check in list(shown.values())[:SHOWN_REASONS]:
         lines += [Text(check.title, "italic"), Padding(Text(check.message), INDENT)]
+        if check.where:
+            lines.append(Padding(Text(check.where), INDENT))
         if check.hint:
             lines.append(Padding(Text(check.hint, "yellow"), INDENT))
     if len(shown) > SHOWN_REASONS:

@@ -26,7 +26,7 @@ def as_text(result: Result) -> str:
     for question in result.shown:
         points = f"{number(question.score)} of {number(question.max_score)}"
         lines.append(f"{question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
-        reasons = dict.fromkeys(check.hint or check.message for check in question.checks if check.status != "passed")
+        reasons = dict.fromkeys(check.reason for check in question.checks if check.status != "passed")
         lines += [f"  {reason}" for reason in reasons if question.status != "not_attempted"]
     return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
 
@@ -39,7 +39,7 @@ def as_markdown(result: Result) -> str:
         lines.append(f"\n## {question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
         for check in question.checks:
             if check.status not in ("passed", "not_attempted"):
-                said = "\n".join(part for part in (check.message, check.hint) if part)
+                said = "\n".join(part for part in (check.message, check.where, check.hint) if part)
                 lines.append(f"\n- {check.title}\n{fenced(said, indent=2)}")
     notes = [fenced(note) for note in result.notes]
     return "\n".join([*lines, *(["\n## Notes\n", *notes] if notes else [])]) + "\n"

@@ -139,7 +139,7 @@ def as_test(question: str, check: CheckResult) -> dict[str, Any]:
         "score": check.score,
         "max_score": check.max_score,
         "status": "passed" if check.status == "passed" else "failed",
-        "output": printable("\n\n".join(filter(None, (message, check.hint))), SHOWN_CHARACTERS),
+        "output": printable("\n\n".join(filter(None, (message, check.where, check.hint))), SHOWN_CHARACTERS),
         "visibility": VISIBILITY[check.visibility],
         "extra_data": {"id": check.id, "status": check.status},
     }

@@ -117,11 +117,11 @@ def sections(result: Result) -> list[tuple[str, list[QuestionResult]]]:
 
 
 def reasons(question: QuestionResult) -> list[list[CheckResult]]:
-    """The checks that failed, those with the same hint, or without a hint with the same message, together."""
+    """The checks that failed, those with the same reason together."""
     grouped: dict[str, list[CheckResult]] = {}
     for check in question.checks:
         if check.status != "passed" and check.status not in IDLE:
-            grouped.setdefault(check.hint or check.message, []).append(check)
+            grouped.setdefault(check.reason, []).append(check)
     return list(grouped.values())
 
 

@@ -36,6 +36,12 @@ class CheckResult:
     hint: str
     seconds: float
     visibility: str
+    where: str = ""
+
+    @property
+    def reason(self) -> str:
+        """What makes two failures the same: the most that is known of the mistake."""
+        return self.hint or self.where or self.message
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,7 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
             hint=outcome.hint,
             seconds=round(outcome.seconds, 4),
             visibility=question.audiences[outcome.check.name],
+            where=outcome.where,
         )
         for outcome in outcomes
     ]

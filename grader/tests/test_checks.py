@@ -31,7 +31,7 @@ SEEDS = 10  # `make calibrate` runs more
 def message(call: Callable[[], object]) -> str:
     with pytest.raises(Failure) as caught:
         call()
-    return f"{caught.value.message} {caught.value.hint}"
+    return f"{caught.value.message} {caught.value.where} {caught.value.hint}"
 
 
 # ---------------------------------------------------------------- right and empty submissions
