@@ -78,8 +78,10 @@ def grade(
                 result = hold_back_hints(result, questions, attempt)
         except (StartError, RubricError, Interrupted) as error:
             stop(str(error))
+    unwritten = write_down(result, results, html)  # before anything is printed, which can fail, too
     print_result(result)
-    write_down(result, results, html)
+    if unwritten:
+        stop(unwritten)
     print_places(results, html)
     ours = [check.id for question in result.questions for check in question.checks if check.status == "grader_error"]
     if ours:
@@ -210,8 +212,8 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def write_down(result: Result, results: Path, html: Path | None) -> None:
-    """Write results.json, and the page if one is wanted; stop if that cannot be done."""
+def write_down(result: Result, results: Path, html: Path | None) -> str:
+    """Write results.json, and the page if one is wanted. Returns why that cannot be done, or ""."""
     place = results
     try:
         result.write(results)
@@ -221,7 +223,8 @@ def write_down(result: Result, results: Path, html: Path | None) -> None:
             place = html
             write(result, html)
     except OSError as error:
-        stop(f"{place} could not be written: {error.strerror}.")
+        return f"{place} could not be written: {error.strerror}."
+    return ""
 
 
 def expect_solution() -> None:

@@ -26,6 +26,7 @@ from grader.engine.text import printable
 from grader.grading import in_order, session
 from grader.release import EARLIEST
 from grader.rubric import Question, load, select
+from grader.streams import prepare_streams
 from grader.submission import SubmissionError, read
 
 from .feedback import hold_back_hints
@@ -253,4 +254,5 @@ def main(
 
 
 if __name__ == "__main__":
+    prepare_streams()
     typer.run(main)

@@ -135,7 +135,7 @@ def write_whole(path: Path, text: str | Iterable[str]) -> None:
     """Write a file, of one text or of pieces as they come, in one step. Raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with part.open("w", encoding="utf-8", errors="replace") as file:
             file.writelines([text] if isinstance(text, str) else text)
         part.replace(path)
     finally:

@@ -27,6 +27,7 @@ from grader.engine.launcher import OPTIMIZERS, Launcher, default_launcher
 from grader.engine.student import CALL_SECONDS
 from grader.grading import grade, in_order, session
 from grader.rubric import Question, load, select
+from grader.streams import prepare_streams
 from grader.submission import read
 
 from .diagnoses import Diagnosis, diagnose
@@ -198,4 +199,5 @@ def main(
 
 
 if __name__ == "__main__":
+    prepare_streams()
     typer.run(main)
