@@ -8,8 +8,7 @@ from grader.engine.student import Failure, Remote, Student
 
 from .expect import wrong
 
-ELSEWHERE = "grader.engine.elsewhere"
-IMPORTS = (ELSEWHERE,)  # of a check that expects one device
+ELSEWHERE = "engine.elsewhere"  # as the worker calls it
 TWO_DEVICES = "on the same device"
 
 

@@ -10,35 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Remote, Student, Unusable, call_each, observe
+from grader.engine.student import Student, call_each, observe
 from grader.oracle.answers import form
 from grader.oracle.statistics import rare_event_bounds
 
+from .devices import expect_one_device
 from .draw import Draw
-from .expect import close, expect_all, expect_unchanged, on_one_device, tensor, wrong
+from .expect import close, expect_all, expect_unchanged, tensor, wrong
 from .noise import RATE, rated, used_between
 from .runner import question
 
 CLASSES = 10
 LAST_STEP = 999
 KEPT = "probability is that of being dropped, not that of being kept."
-HERE = "Make tensors where the arguments are: device=y.device."
-NOT_TOLD = ("meta", "addcmul()")  # said where code reads values on that device, or names the arguments of denoise_fn
 NULL = "null_label stands for none, whatever number it is."
-
-
-def on_meta(student: Student, tensor_of: Remote, argument: Any) -> Built:
-    """A tensor of the worker, moved to the device "meta", which every machine has and nothing is computed on."""
-    return Built(student.torch.Tensor.to, {"made": Built(tensor_of, {"of": argument}), "device": "meta"})
-
-
-def expect_on_its_device(function: Remote, *arguments: Any) -> None:
-    """Expect that a call with tensors on another device makes its own tensors there, and its result."""
-    untold = lambda message: any(word in message.lower() for word in NOT_TOLD)  # noqa: E731
-    with on_one_device("its arguments on another device your code", HERE, untold):
-        if not isinstance(function(*arguments), Unusable):
-            raise wrong("With its arguments on another device the result is not there.", HERE)
 
 
 # ---------------------------------------------------------------- 3.3a
@@ -259,15 +244,14 @@ def expect_independent_pairs(draw: Draw, drops: Drops) -> None:
         )
 
 
-@question("3.3a", imports=OPTIMIZERS)
+@question("3.3a")
 def test_drop_labels_leaves_y_as_it_is(student: Student, draw: Draw) -> None:
     """y stays as it is, and the result is on the same device."""
     inputs: dict[str, Any] = {"y": draw_labels(draw, NULL_LABEL, SMALL), "null_label": NULL_LABEL, "probability": 0.9}
     observed = observe(student.guidance.drop_labels, inputs)
     expect_unchanged(observed, {"y": inputs["y"]})
     expect_dropped(observed.value, inputs["y"], NULL_LABEL)
-    there = on_meta(student, student.torch.arange, 4)
-    expect_on_its_device(student.guidance.drop_labels, there, NULL_LABEL, 0.5)
+    expect_one_device(student, student.guidance.drop_labels, inputs["y"], NULL_LABEL, 0.5)
 
 
 # ---------------------------------------------------------------- 3.3b
@@ -427,7 +411,7 @@ def expect_no_step_left_out(cases: Sequence[tuple[Batch, float]], values: Sequen
         raise wrong(f"At t = {named} nothing is guided, at other steps it is.", "Guide at every step.")
 
 
-@question("3.3b", imports=OPTIMIZERS)
+@question("3.3b")
 def test_guided_noise_leaves_its_arguments_as_they_are(student: Student, draw: Draw) -> None:
     """x, y and t stay as they are, and everything is on their device."""
     batch, results = draw_batch(draw, draw_steps(draw, 3)), []
@@ -437,8 +421,4 @@ def test_guided_noise_leaves_its_arguments_as_they_are(student: Student, draw: D
         expect_unchanged(observed, {name: arguments[name] for name in ("x", "y", "t")})
         results.append((observed.value, GUIDED_NOISE.at(**batch.predictions(weight))))
     expect_all(results)
-    there = student.torch
-    x = on_meta(student, there.zeros, (4, 1, 1, 1))
-    labels, steps = (on_meta(student, there.arange, 4) for _ in range(2))
-    # addcmul, x + y t, wants all three in one place, and a batch of any size
-    expect_on_its_device(student.guidance.guided_noise, there.addcmul, x, labels, steps, CLASSES, 2.0)
+    expect_one_device(student, student.guidance.guided_noise, *batch.arguments(2.0).values())

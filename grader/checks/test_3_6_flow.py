@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.launcher import OPTIMIZERS
 from grader.engine.student import Built, Observation, Student, call_each, observe
 from grader.oracle.answers import Form, form
 from grader.oracle.gaussian_flow import GaussianFlow
 
+from .devices import expect_one_device
 from .draw import Draw
 from .expect import (
     close,
@@ -21,7 +21,6 @@ from .expect import (
     expect_gradients,
     expect_unchanged,
     numbers,
-    on_one_device,
     outputs,
     tensor,
     wrong,
@@ -306,13 +305,10 @@ def test_flow_sampler_leaves_inputs_alone(student: Student, draw: Draw) -> None:
         raise wrong("Two calls with the same arguments differ.", "x is all the noise there is; draw none of your own.")
 
 
-@question("3.6b", imports=OPTIMIZERS)
+@question("3.6b")
 def test_flow_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Times are made where x is: noise on a GPU becomes data there."""
-    there = student.torch
-    x = Built(there.Tensor.to, {"noise": draw.normal(4, 3, 4, 4), "device": "meta"})  # a device of every machine
-    y = Built(there.Tensor.to, {"labels": draw.integers(10, 4), "device": "meta"})
-    # Code that reads values, of a time say, or passes arguments by name cannot be told this way.
-    untold = lambda message: "meta tensor" in message or "addcmul() missing" in message  # noqa: E731
-    with on_one_device("x on another device your sampler", "Make tensors where x is: device=x.device.", untold):
-        student.flow.RectifiedFlow().sample(there.addcmul, x, y, 3, True)  # x + y time: it wants all in one place
+    x, y = draw.normal(4, 3, 4, 4), draw.integers(10, 4)
+    for heun in (False, True):
+        seen = Recorder(NARROW, tuple(x.shape), y, 20)
+        expect_one_device(student, student.flow.RectifiedFlow().sample, seen.velocity_fn, x, y, 3, heun, moved="x")

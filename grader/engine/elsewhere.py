@@ -17,7 +17,6 @@ from torch.utils import _device
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 ELSEWHERE, HERE = torch.device("cpu:0"), torch.device("cpu")  # equal only to themselves, and both can compute
-TWO_DEVICES = "Expected all tensors to be on the same device, but found at least two devices"
 # What takes a tensor of another device; of most of them it takes the shape or the type alone.
 ACROSS = {
     Tensor.to, Tensor.cpu, Tensor.copy_, Tensor.type_as, Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put_,
@@ -74,13 +73,14 @@ class OtherDevice(TorchFunctionMode):
         return marked
 
 
-def expect_one_device(tensors: list[Tensor], numbers_too: bool = False) -> None:
-    """Raise RuntimeError if tensors, some of which are on the other device, are not all there.
+def expect_one_device(tensors: list[Tensor], numbers_too: bool = False, found: str = "") -> None:
+    """Raise RuntimeError if some of the tensors are not on the other device.
 
-    One without axes is a number, which may be on the CPU unless `numbers_too`.
+    One without axes is a number, which may be on the CPU unless `numbers_too`. `found` says what is in the wrong place.
     """
     if any(not isinstance(x, Marked) and (x.dim() > 0 or numbers_too) for x in tensors):
-        raise RuntimeError(f"{TWO_DEVICES}, {ELSEWHERE} and {HERE}!")
+        found = found or f"found at least two devices, {ELSEWHERE} and {HERE}"
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {found}!")
 
 
 def mark(value: Any) -> Any:
@@ -106,7 +106,8 @@ def call(function: Callable, *arguments: Any) -> Any:
         if isinstance(module, nn.Module):
             module.to(ELSEWHERE)
         result = function(*[there(argument) for argument in arguments])
-    expect_one_device([x for x in tree_leaves(result) if isinstance(x, Tensor)], numbers_too=True)
+    tensors = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+    expect_one_device(tensors, True, f"the result is on {HERE}, not on {ELSEWHERE}")
     return unmark(result)
 
 
@@ -116,7 +117,8 @@ def there(argument: Any) -> Any:
         return mark(argument)
 
     def on_device(*arguments: Any, **keywords: Any) -> Any:
-        expect_one_device([x for x in tree_leaves((arguments, keywords)) if isinstance(x, Tensor)])
+        tensors = [x for x in tree_leaves((arguments, keywords)) if isinstance(x, Tensor)]
+        expect_one_device(tensors, False, f"a function is called with tensors on {HERE}, not all on {ELSEWHERE}")
         with torch._C.DisableTorchFunction():
             given = unmark((arguments, keywords))
             return mark(argument(*given[0], **given[1]))

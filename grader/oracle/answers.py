@@ -48,6 +48,7 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "flow_points": "flow",
     "bits_per_dim": "bound",
 }
+EXACT = {"LINEAR_BETAS", "COSINE_BETAS"}  # the names whose answers are judged to more digits than float32 has
 HEAD = 8  # numbers by which the inputs of a recorded answer are told apart, beside their shapes and norms
 Entry = dict[str, Any]
 
@@ -116,7 +117,7 @@ class Answers:
             return _find(self.entries, name, evaluated.inputs)
         except NotRecorded:
             entry: Entry = {"inputs": {n: _fingerprint(x) for n, x in evaluated.inputs.items()}, "gradients": []}
-            entry["values"] = [value.float() for value in evaluated.values()]
+            entry["values"] = [value if name in EXACT else value.float() for value in evaluated.values()]
             sentences = evaluated.sentences if explain else ()
             entry["misconceived"] = {text: evaluated.misconceived(text).float() for text in sentences}
             self.entries.setdefault(name, []).append(entry)

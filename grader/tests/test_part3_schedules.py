@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, testing
 
-from grader.checks.test_3_1_schedules import MOST_SIGNAL, RTOL, betas_in_float64, expected_betas
+from grader.checks.test_3_1_schedules import ATOL, MOST_SIGNAL, RTOL, betas_in_float64, expected_betas
 from grader.engine.student import Failure
+from grader.oracle.answers import form, recording
 from grader.oracle.closed_form import ClosedForm
 from grader.oracle.diffusion import Schedule
 from grader.oracle.schedules import COSINE_BETAS, LINEAR_BETAS
@@ -77,11 +78,23 @@ def test_float32_loses_the_cosine_schedule() -> None:
 
 
 def test_formulas_in_float64_agree_far_better_than_the_tolerance() -> None:
-    """The formula as the paper writes it, at the smallest beta that a check asks for, and answers kept in float32."""
+    """The formula as the paper writes it, at the smallest beta that a check asks for."""
     f = torch.cos(torch.linspace(0, 1, 4001, dtype=torch.float64) * torch.pi / 2) ** 2
-    betas = (1 - f[1:] / f[:-1]).clamp(max=0.999)
-    assert float((betas / cosine(4000, 0.0) - 1).abs().max()) < RTOL / 100
-    assert float((betas.float().double() / betas - 1).abs().max()) < RTOL / 10
+    betas, right = (1 - f[1:] / f[:-1]).clamp(max=0.999), cosine(4000, 0.0)
+    assert float(((betas - right).abs() / (RTOL * right + ATOL)).max()) < 0.1
+
+
+@pytest.mark.parametrize("right", [linear(370), linear(1000), cosine(5), cosine(1000)])
+def test_a_schedule_that_was_rounded_to_float32_is_far_outside_the_tolerance(right: Tensor) -> None:
+    off = (right.float().double() - right).abs() / (RTOL * right + ATOL)
+    assert float(off.max()) > 3
+
+
+def test_schedules_are_recorded_for_students_in_float64() -> None:
+    with recording() as answers:
+        form("COSINE_BETAS").at(num_timesteps=torch.tensor(5), offset=torch.tensor(0.008, dtype=torch.float64))
+    ((entry,),) = answers.entries.values()
+    assert torch.equal(entry["values"][0], cosine(5))
 
 
 @pytest.mark.parametrize(("name", "sentence"), CASES)
