@@ -202,8 +202,7 @@ def _head(words: Sequence[Word], before: list[str], written: Sequence[str], scop
         while head < len(words) and (words[head].text in CLOSING or words[head].is_string):
             head += 1
         return head
-    marks = (at for at in range(scope.start, scope.end) if OPENING.fullmatch(written[at]) or TODO.fullmatch(written[at]))
-    mark = next(marks, None)
+    mark = next((at for at in range(scope.start, scope.end) if _is_mark(written[at])), None)
     return None if mark is None else sum(word.last < mark for word in words)
 
 
@@ -218,6 +217,11 @@ def _tail(words: Sequence[Word], head: int, after: list[str], written: Sequence[
     return sum(word.last < rulers[-1] for word in words) if rulers else len(words)
 
 
+def _is_mark(line: str) -> bool:
+    """Whether a line is one that begins a block."""
+    return bool(OPENING.fullmatch(line) or TODO.fullmatch(line))
+
+
 def _whole(written: Sequence[str], question: str, place: range, code: range) -> Block:
     """The block in the lines of `place`, those of `code` its statements; of several copies the first that is filled."""
     copies = [block for at in place if (block := _block_at(written, at))]
@@ -226,9 +230,10 @@ def _whole(written: Sequence[str], question: str, place: range, code: range) -> 
         others = tuple((copy.start, copy.end) for copy in copies if copy is not kept)
         return replace(kept, question=question, copies=others)
     heading = range(place.start, code.start)
-    opening = next((at for at in heading if OPENING.fullmatch(written[at]) or TODO.fullmatch(written[at])), place.start)
+    opening = next((at for at in heading if _is_mark(written[at])), place.start)
     start = next((at + 1 for at in heading if at > opening and RULER.fullmatch(written[at])), code.start)
-    end = next((at for at in reversed(range(max(start, code.stop), place.stop)) if RULER.fullmatch(written[at])), place.stop)
+    after = range(max(start, code.stop), place.stop)
+    end = next((at for at in reversed(after) if RULER.fullmatch(written[at])), place.stop)
     first = next((line for line in written[code.start or place.start : place.stop] if line.strip()), "")
     return Block(question, first[: len(first) - len(first.lstrip())], start, end, "\n".join(written[start:end]))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from . import blocks
 from .engine.text import printable
-from .words import CLOSING, Word, loose, read_lines, scopes, split_lines
+from .words import Word, loose, read_lines, scopes, split_lines
 
 MAX_WORDS = 300  # of a statement that is parsed: a deeper one could exhaust the stack
 MAX_STATEMENTS = 300
@@ -91,8 +91,8 @@ def _parts(text: str) -> Mapping[str, Part]:
         name = owner[statement.start]
         if name == REST and statement.begins("import", "from"):
             for imported, words in _imported(statement.words):
-                part = Statement(0, statement.start, statement.end, words)
-                parts.setdefault(f"the import of {imported}", Part()).statements.append(part)
+                one = Statement(0, statement.start, statement.end, words)
+                parts.setdefault(f"the import of {imported}", Part()).statements.append(one)
         elif not all(word.is_string for word in statement.words):
             part = parts.setdefault(name, Part())
             part.statements += decorators
@@ -152,7 +152,8 @@ def _same(one: Part, other: Part) -> bool:
 def _exact(words: Sequence[Word]) -> list[str]:
     """Words without the commas before a closing bracket."""
     following = [*(word.text for word in words[1:]), ""]
-    return [w.text for w, after in zip(words, following, strict=True) if not (w.text == "," and after in CLOSING | {"]", "}"})]
+    pairs = zip(words, following, strict=True)
+    return [word.text for word, after in pairs if word.text != "," or after not in (")", "]", "}")]
 
 
 def _understood(part: Part) -> str | None:

@@ -14,7 +14,7 @@ BOMS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-DECLARABLE = re.compile(r"utf[-_]?8|ascii|iso8859-\d+|cp\d+|gb\w+|big5\w*|shift_jis\w*|euc_\w+|koi8-\w|mac-roman|hz|johab")
+DECLARABLE = re.compile(r"utf-8|ascii|iso8859-\d+|cp\d+|gb\w+|big5\w*|shift_jis\w*|euc_\w+|koi8-\w|mac-roman")
 SHOWN = {
     "gb18030": "GBK",
     "cp1252": "Windows-1252 (Latin-1)",
@@ -29,7 +29,7 @@ SHOWN = {
 }
 HANGUL = frozenset("이다는을를의에가하고은로한지기도서사인대리자수")  # one of them is in nearly every phrase
 COMMON = frozenset([*range(0xB0, 0xD8), 0xA1, 0xA3, 0xA6])  # first bytes of usual characters and signs in GB 2312
-TYPOGRAPHY = frozenset("‘’“”–—…«»°²³±·§×€")
+TYPOGRAPHY = frozenset("\u2018\u2019\u201c\u201d\u2013\u2014\u2026«»°²³±·§\xd7€")
 MOSTLY = 0.85
 NULS = 0.4  # of the bytes at every other place, in code of UTF-16
 
@@ -39,7 +39,7 @@ class UndecodableError(Exception):
 
 
 def decode(source: bytes) -> tuple[str, str]:
-    """The text of a file, its byte order mark and a declared encoding taken out, and the encoding if it is unusual.
+    """The text of a file, without a byte order mark, as if it declared UTF-8; and what to say of its encoding, if any.
 
     Raises:
         UndecodableError: if the bytes are no text, or one of several encodings.
@@ -49,11 +49,11 @@ def decode(source: bytes) -> tuple[str, str]:
             text = _strictly(source[len(bom) :], codec)
             if text is None:
                 raise UndecodableError(f"begins like {codec[:6].upper()} and is damaged. {_save(codec[:6].upper())}")
-            return _without_marks(text), SHOWN.get(codec, "")
+            return _without_marks(text), _read_as(SHOWN[codec]) if codec in SHOWN else ""
     if codec := _wide(source):
         text = _strictly(source, codec)
         if text is not None:
-            return _without_marks(text), SHOWN[codec]
+            return _without_marks(text), _read_as(SHOWN[codec])
     if b"\0" in source:
         raise UndecodableError("is not a text file: it has null bytes. Save it again in your editor as UTF-8.")
     return _narrow(source)
@@ -65,15 +65,20 @@ def _narrow(source: bytes) -> tuple[str, str]:
     if declared and (text := _strictly(source, declared)) is not None:
         return _without_marks(text), ""
     if (text := _strictly(source, "utf-8")) is not None:
-        return _without_marks(text), "UTF-8, whatever it declares" if declared else ""
+        said = f"declares {declared} and is UTF-8; it was read as UTF-8. Delete the line that declares it."
+        return _without_marks(text), said if declared else ""
     readings = {codec: text for codec in MEANS if (text := _strictly(source, codec)) is not None}
     likely = [codec for codec, text in readings.items() if MEANS[codec](text)]
     if "gb18030" in likely and "big5" in likely:
         likely.remove("big5")  # half of its characters would be none of GB 2312
     if len(likely) == 1:
-        return _without_marks(readings[likely[0]]), SHOWN[likely[0]]
+        return _without_marks(readings[likely[0]]), _read_as(SHOWN[likely[0]])
     names = " or ".join(SHOWN[codec] for codec in likely)
     raise UndecodableError(f"is not UTF-8{f', but probably {names}' if likely else ''}. {_save(names)}")
+
+
+def _read_as(name: str) -> str:
+    return f"is not UTF-8; it was read as {name}. Save it as UTF-8 in your editor."
 
 
 def _save(names: str) -> str:
@@ -99,8 +104,8 @@ def _declared(source: bytes) -> str:
 def _without_marks(text: str) -> str:
     """Text without byte order marks in front, whose declared encoding, if it has one, is UTF-8."""
     first, *rest = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text.lstrip("\ufeff"), maxsplit=2)
-    lines = [COOKIE.sub(lambda found: found[0].replace(found[1], "utf-8"), line, count=1) for line in (first, *rest[:1])]
-    return "".join([*lines, *rest[1:]])
+    declaring = [COOKIE.sub(lambda found: found[0].replace(found[1], "utf-8"), line) for line in (first, *rest[:1])]
+    return "".join([*declaring, *rest[1:]])
 
 
 def _strictly(source: bytes, codec: str) -> str | None:
@@ -157,7 +162,9 @@ def _is_korean(text: str) -> bool:
 
 
 def _is_cyrillic(text: str) -> bool:
-    return _mostly(len(run) > 2 and bool(re.fullmatch("[А-Яа-яЁё]+", run)) for run in RUN.findall(text))
+    return _mostly(
+        len(run) > 2 and bool(re.fullmatch("[\u0410-\u044f\u0401\u0451]+", run)) for run in RUN.findall(text)
+    )
 
 
 def _is_western(text: str) -> bool:

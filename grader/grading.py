@@ -6,7 +6,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,13 @@ CHECKS_FOLDER = Path(__file__).with_name("checks")
 OUTPUT_CHARACTERS = 64 << 10
 TORCHVISION = ("torchvision", "torchvision.transforms.v2", "torchvision.utils")
 ENDLESS = 2  # time-outs of one question after which its other checks are not run
+
+
+def _are_empty(blocks: list[str]) -> str:
+    """A sentence on blocks that are not filled in."""
+    if len(blocks) == 1:
+        return f"Block {blocks[0]} is empty."
+    return f"Blocks {', '.join(blocks[:-1])} and {blocks[-1]} are empty."
 
 
 @cache
@@ -63,13 +70,12 @@ class Session:
     device: str = "cpu"
     training: bool = True
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    _attempted: dict[str, bool] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     def run(self, check: Check) -> Outcome:
         """Run one check, or say why there is nothing to run."""
         question = next(question for question in self.questions if question.id == check.question)
-        outcome = self._gate(check, question) or run(check, self.student, self.seed)
+        outcome = self._gate(check, question) or self._named(run(check, self.student, self.seed), question)
         self.outcomes[check.id] = outcome
         return outcome
 
@@ -78,17 +84,24 @@ class Session:
         if question.needs:
             return self._wait(check, question)
         if question.file not in self.submission.sources:
-            return Outcome(check, "error", f"{question.file} is missing.", "Hand it in beside the other files.")
-        if question.id not in self._attempted:
-            self._attempted[question.id] = self.submission.attempted(question)
-        if not self._attempted[question.id]:
-            return Outcome(check, "not_attempted", "The block is empty.")
+            why = self.submission.absent.get(question.file, f"{question.file} is missing.")
+            hint = f"Hand in {question.file} beside the other files." if " is missing" in why else ""
+            return Outcome(check, "error", why, hint)
+        if not self.submission.attempted(question):
+            return Outcome(check, "not_attempted", _are_empty(self.submission.empty_blocks(question) or [question.id]))
         others = [outcome for outcome in self.outcomes.values() if outcome.check.question == question.id]
         endless = [outcome for outcome in others if outcome.status == "timeout"]
         if len(endless) >= ENDLESS:
             hint = endless[0].hint
             return Outcome(check, "timeout", "Not run: two checks of this question did not come to an end.", hint)
         return None
+
+    def _named(self, outcome: Outcome, question: Question) -> Outcome:
+        """An outcome that says which block of a question is empty, where others of it are filled in."""
+        empty = self.submission.empty_blocks(question)
+        if outcome.status != "not_attempted" or not empty:
+            return outcome
+        return replace(outcome, status="error", message=_are_empty(empty))
 
     def _wait(self, check: Check, question: Question) -> Outcome | None:
         """An outcome for a check of training that is left out, or whose parts are not all right yet."""

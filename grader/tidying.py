@@ -72,7 +72,8 @@ def without_leftovers(text: str, file: str, handout: str) -> tuple[str, list[str
 
 def _placeholders(text: str, block: Block) -> list[int]:
     """The lines of a block that are the handout's placeholder, at the block's own level."""
-    raising = re.compile(rf"raise NotImplementedError(?:\(\s*(?:(['\"]){re.escape(block.question)}\1)?\s*\))?\s*;?\s*(?:#.*)?")
+    argument = rf"(?:(['\"]){re.escape(block.question)}\1)?"
+    raising = re.compile(rf"raise NotImplementedError(?:\(\s*{argument}\s*\))?\s*;?\s*(?:#.*)?")
     lines, written = read_lines(text)[block.start : block.end], split_lines(text)[block.start : block.end]
     level = min((line.indent for line in lines if line.words and not line.continues), default=0)
     return [

@@ -7,16 +7,19 @@ headers are left to the standard library, whose reader of whole archives can be 
 from __future__ import annotations
 
 import bz2
+import calendar
 import gzip
 import io
 import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +27,11 @@ from pathlib import Path
 from typing import IO
 
 from grader.engine.text import printable
+from grader.locating import is_code, is_litter
 
-MAX_ENTRIES = 10_000  # of what one student handed in
-MAX_BYTES = 128 << 20  # of all that is read of it, archives within archives counted again
+MAX_ENTRIES = 10_000  # of what one student handed in that may be code
+MAX_LISTED = 200_000  # of all it holds, data sets and installed packages too
+MAX_BYTES = 512 << 20  # of all that is read of it, archives within archives counted again
 MAX_TAR = 512 << 20  # which is passed through, and not kept
 MAX_RATIO = 200  # unpacked to packed; code packs to a fifth at best, a bomb to a thousandth
 FREE_BYTES = 4 << 20  # which may come out of anything, however well it was packed
@@ -50,7 +55,8 @@ PLAIN_ZIP = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack with
 NAME_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)  # of the entry after them
 OTHER_HEADERS = (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE)
 LINK = "it is a link or no plain file"
-LITTER = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini", ".git", "__pycache__", "site-packages", "node_modules"}
+EXTRA = struct.Struct("<HH")  # kind and length of an extra field of a zip
+UNICODE_PATH = 0x7075
 DRIVE = re.compile(r"^[A-Za-z]:")
 
 
@@ -64,12 +70,15 @@ class Budget:
 
     entries: float = MAX_ENTRIES
     bytes: float = MAX_BYTES
+    listed: float = MAX_LISTED
 
-    def count(self, entries: int, shown: str) -> None:
-        """Take files off. Raises BadArchive if there are too many."""
-        self.entries -= entries
-        if self.entries < 0:
-            raise BadArchive(f"{shown} holds over {MAX_ENTRIES:,} files; hand in the code only.")
+    def count(self, paths: Sequence[str], shown: str) -> None:
+        """Take files off, of `listed` also those that cannot be code. Raises BadArchive if there are too many."""
+        self.listed -= len(paths)
+        self.entries -= sum(not is_litter(path) and (is_code(path) or is_archive(path)) for path in paths)
+        if self.entries < 0 or self.listed < 0:
+            most = MAX_ENTRIES if self.entries < 0 else MAX_LISTED
+            raise BadArchive(f"{shown} holds over {most:,} files; hand in the code only.")
 
     def spend(self, size: int, shown: str) -> None:
         """Take bytes off. Raises BadArchive if there are too many."""
@@ -86,11 +95,15 @@ class Member:
         path: relative, with slashes.
         read: gives the contents, if they have at most so many bytes; raises BadArchive.
         odd: why it cannot be used, as the end of a sentence: a link, a hostile name; "" if nothing is.
+        modified: when it was changed last, in seconds; 0 where nothing says so.
+        open: gives the file itself, where it is on disk.
     """
 
     path: str
     read: Callable[[int, Budget], bytes]
     odd: str = ""
+    modified: float = 0.0
+    open: Callable[[], IO[bytes]] | None = None
 
     @property
     def name(self) -> str:
@@ -113,11 +126,6 @@ def without_suffix(name: str) -> str:
     return next((name[: -len(s)] for s in SUFFIXES + OTHER_SUFFIXES if name.lower().endswith(s)), name)
 
 
-def is_litter(path: str) -> bool:
-    """Whether a path is something that systems and tools leave behind."""
-    return any(part in LITTER or part.startswith("._") for part in path.split("/"))
-
-
 def one_line(text: str, limit: int = 120) -> str:
     """Hostile text for use in a sentence."""
     return " ".join(printable(text, limit).split())
@@ -133,7 +141,7 @@ def normalised(raw: str) -> tuple[str, str]:
     elif len(raw) > MAX_PATH or any(len(part) > MAX_NAME for part in parts):
         odd = "its name is too long"
     else:
-        return "/".join(parts), ""
+        return unicodedata.normalize("NFC", "/".join(parts)), ""
     return "/".join(one_line(part, 60) for part in parts[:10] if part != ".."), odd
 
 
@@ -178,7 +186,9 @@ def folder_members(root: Path) -> tuple[list[Member], list[str]]:
                 waiting.append(Path(item.path))
             else:
                 odd = odd or ("" if item.is_file(follow_symlinks=False) else LINK)
-                members.append(Member(path, partial(_read_file, Path(item.path), one_line(path)), odd))
+                place = Path(item.path), one_line(path)
+                modified = item.stat(follow_symlinks=False).st_mtime
+                members.append(Member(path, partial(_read_file, *place), odd, modified, partial(_open_file, *place)))
     return sorted(members, key=lambda member: member.path), litter
 
 
@@ -187,13 +197,23 @@ def _relative(path: Path, root: Path) -> tuple[str, str]:
     return normalised(decoded(os.fsencode(path.relative_to(root))))
 
 
+def _open_file(path: Path, shown: str) -> IO[bytes]:
+    """A plain file, open. Raises BadArchive if it is none."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise BadArchive(f"{shown} could not be read ({error.strerror}); look at its permissions.") from error
+    file = os.fdopen(handle, "rb")
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        file.close()
+        raise BadArchive(f"{shown} is a link, not a plain file; put the file itself there.")
+    return file
+
+
 def _read_file(path: Path, shown: str, limit: int, budget: Budget) -> bytes:
     """The contents of a plain file."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise BadArchive(f"{shown} is a link or no plain file; put the file itself there.")
+        with _open_file(path, shown) as file:
             return _taken(file, limit, None, shown, budget)
     except OSError as error:
         raise BadArchive(f"{shown} could not be read ({error.strerror}); look at its permissions.") from error
@@ -271,19 +291,39 @@ def archive_members(file: IO[bytes], name: str, budget: Budget, large: bool = Fa
 
 def _zip_members(file: IO[bytes], size: int, shown: str, budget: Budget) -> list[Member]:
     archive = zipfile.ZipFile(file)
-    budget.count(len(archive.infolist()), shown)
+    names = [_zipped_name(info) for info in archive.infolist()]
+    budget.count(names, shown)
     members = []
-    for info in archive.infolist():
-        in_utf8 = info.flag_bits & 0x800
-        raw = info.orig_filename if in_utf8 else decoded(info.orig_filename.encode("cp437"))
+    for info, raw in zip(archive.infolist(), names, strict=True):
         if raw.endswith(("/", "\\")):
             continue
         path, odd = normalised(raw)
         kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
         if kind not in (0, stat.S_IFREG):
             odd = odd or LINK
-        members.append(Member(path, partial(_read_zipped, archive, info, size, shown), odd))
+        members.append(Member(path, partial(_read_zipped, archive, info, size, shown), odd, _zipped_time(info)))
     return [member for member in members if member.path or member.odd]
+
+
+def _zipped_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member: in UTF-8, or what the extra field of 7-Zip and WinRAR says, or else as good as it gets."""
+    if info.flag_bits & 0x800:
+        return info.orig_filename
+    raw, extra = info.orig_filename.encode("cp437"), info.extra
+    while len(extra) >= EXTRA.size:
+        kind, length = EXTRA.unpack_from(extra)
+        field, extra = extra[EXTRA.size : EXTRA.size + length], extra[EXTRA.size + length :]
+        if kind == UNICODE_PATH and field[:1] == b"\1" and field[1:5] == zlib.crc32(raw).to_bytes(4, "little"):
+            return field[5:].decode("utf-8", "replace")
+    return decoded(raw)
+
+
+def _zipped_time(info: zipfile.ZipInfo) -> float:
+    """When a member was changed last; 0 where it says the first moment there is, as programs do that do not know."""
+    try:
+        return calendar.timegm(info.date_time) if info.date_time[0] > 1980 else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _read_zipped(
@@ -344,7 +384,7 @@ def _tar_members(stream: _Stream, shown: str, budget: Budget) -> list[Member]:
         size = -1 if info is None else info.size if names else int(extended.get("size", info.size))
         if info is None or size < 0:
             raise BadArchive(f"{shown} is damaged; pack the files and hand them in again.")
-        budget.count(1, shown)
+        budget.count([extended.get("path", info.name.encode("utf-8", "replace")).decode("utf-8", "replace")], shown)
         place += tarfile.BLOCKSIZE
         if info.type in NAME_HEADERS:
             if size > MAX_HEADER:
@@ -368,7 +408,7 @@ def _tarred(
     if info.isdir() or not (path or odd):
         return
     plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE) and "sparse" not in extended
-    yield Member(path, read, odd or ("" if plain else LINK))
+    yield Member(path, read, odd or ("" if plain else LINK), max(0.0, float(info.mtime)))
 
 
 def _extended(data: bytes) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from grader.assignment import student_files
+from grader.locating import is_answered, is_litter, locate, worth_reading
 
 from .archives import (
     LINK,
@@ -27,7 +28,6 @@ from .archives import (
     archive_members,
     folder_members,
     is_archive,
-    is_litter,
     one_line,
 )
 from .entry import Entry
@@ -140,7 +140,7 @@ def _download(path: Path, files: ExitStack) -> tuple[list[Member], list[str]]:
     except OSError as error:
         raise IntakeError(f"{shown} cannot be read ({error.strerror}).") from error
     try:
-        members = archive_members(file, path.name, Budget(float("inf"), float("inf")), large=True)
+        members = archive_members(file, path.name, Budget(float("inf"), float("inf"), float("inf")), large=True)
     except BadArchive as error:
         what = str(error).partition(";")[0]
         raise IntakeError(f"{what}; download it again, or unpack it and give the folder.") from error
@@ -229,7 +229,7 @@ def _entries(hand_ins: Mapping[str, HandIn]) -> list[Entry]:
                 files=read.files,
                 late=any(piece.late for piece, _ in parts),
                 attempt=max([hand_in.attempt, *attempts]),
-                notes=[*hand_in.notes, *older, *read.notes],
+                notes=[*read.notes, *hand_in.notes, *older],
                 error=read.error,
                 members=list(hand_in.person.members),
             )
@@ -263,40 +263,65 @@ class Contents:
 
 
 def read_hand_in(members: Sequence[Member]) -> Contents:
-    """The Python files of a hand-in: those in the folder that holds the most of the assignment's."""
+    """The Python files of a hand-in, wherever they are in it."""
     if not members:
         return Contents(error=NOTHING)
-    budget = Budget()
-    try:
-        budget.count(len(members), "What was handed in")
-        found, failures = _opened(_visible(members), budget)
-    except BadArchive as error:
-        return Contents(error=str(error))
-    odd = [f"{one_line(member.path)} was left out: {member.odd}." for member in found if member.odd]
+    with ExitStack() as files:
+        budget = Budget()
+        try:
+            budget.count([member.path for member in members], "What was handed in")
+            found, failures = _opened(_visible(members), budget, files)
+        except BadArchive as error:
+            return Contents(error=str(error))
+        return _read(found, failures)
+
+
+def _read(found: Sequence[Member], failures: Sequence[str]) -> Contents:
+    """The contents that count among files, with sentences on archives that could not be opened."""
+    odd = [f"{one_line(member.path)} was left out: {member.odd}." for member in found if member.odd][:SHOWN]
     usable = [member for member in found if not member.odd]
-    if not any(member.name in student_files() for member in usable):
-        none = f"None of {', '.join(student_files())} was handed in; ask for these files."
-        return Contents(notes=[*failures[1:], *odd[:SHOWN], *_strays(usable)], error=[*failures, none][0])
-    chosen, taken = _chosen(usable)
-    counted = {id(member) for member in chosen}
+    located = locate(usable, _peek)
+    chosen = sorted(located.files.items(), key=lambda item: usable.index(item[1]))
+    counted = {id(member) for _, member in chosen}
     strays = _strays([member for member in usable if id(member) not in counted])
-    notes = [*failures, *odd[:SHOWN], *taken, *strays]
-    if clash := _clash(chosen, found):
+    if not located.files.keys() & set(student_files()):
+        looks = [why for name, why in located.absent.items() if why != f"{name} is missing."]
+        none = " ".join([f"None of {', '.join(student_files())} was handed in; ask for these files.", *looks])
+        return Contents(notes=[*failures[1:], *odd, *strays], error=[*failures, none][0])
+    missing = [why for name, why in located.absent.items() if why != f"{name} is missing."]  # that, grading says
+    notes = [*located.notes, *missing, *failures, *odd, *strays]
+    beside = [member for member in usable if member.folder == located.home and member.name.endswith(".py")]
+    if clash := _clash(beside, found):
         return Contents(notes=notes, error=clash)
     code = Budget(bytes=MAX_ALL_CODE_BYTES)
     try:
-        return Contents({member.name: member.read(MAX_CODE_BYTES, code) for member in chosen}, notes)
+        return Contents({name: member.read(MAX_CODE_BYTES, code) for name, member in chosen}, notes)
     except BadArchive as error:
         return Contents(notes=notes, error=str(error))
 
 
+def _peek(member: Member) -> bytes | None:
+    """The contents of a file that may count; None if it cannot be read."""
+    try:
+        return member.read(MAX_CODE_BYTES, Budget(bytes=MAX_CODE_BYTES))
+    except BadArchive:
+        return None
+
+
 def _visible(members: Iterable[Member]) -> list[Member]:
-    """Members without what systems hide."""
-    return [m for m in members if not is_litter(m.path) and not any(p.startswith(".") for p in m.path.split("/"))]
+    """Members without what systems hide, what was installed, and what students download beside the handout."""
+    members = list(members)
+    kept = worth_reading(member.path for member in members)
+    return [member for member in members if member.path in kept]
 
 
-def _opened(members: list[Member], budget: Budget) -> tuple[list[Member], list[str]]:
-    """Members with those of archives, which are opened as long as files of the assignment are missing.
+def _opened(members: list[Member], budget: Budget, files: ExitStack) -> tuple[list[Member], list[str]]:
+    """Members with those of archives, which are opened as long as answers to the assignment are missing.
+
+    Args:
+        members: files of one student.
+        budget: what may be read of them.
+        files: closes what is opened.
 
     Returns:
         The members, and sentences on the archives that could not be read.
@@ -304,21 +329,22 @@ def _opened(members: list[Member], budget: Budget) -> tuple[list[Member], list[s
     failures: list[str] = []
     for _ in range(MAX_DEPTH):
         archives = [member for member in members if is_archive(member.path) and not member.odd]
-        if not archives or {member.name for member in members if not member.odd} >= set(student_files()):
+        if not archives or is_answered([member for member in members if not member.odd], _peek):
             break
         members = [member for member in members if member.odd or not is_archive(member.path)]
         for archive in archives:
             try:
-                members += _inside(archive, budget)
+                members += _inside(archive, budget, files)
             except BadArchive as error:
                 failures.append(str(error))
     return members, failures
 
 
-def _inside(archive: Member, budget: Budget) -> list[Member]:
+def _inside(archive: Member, budget: Budget, files: ExitStack) -> list[Member]:
     """The members of an archive, below its own path. Raises BadArchive, also for a hostile name among them."""
     shown = one_line(archive.path)
-    inside = archive_members(io.BytesIO(archive.read(MAX_BYTES, budget)), archive.path, budget)
+    file = files.enter_context(archive.open()) if archive.open else io.BytesIO(archive.read(MAX_BYTES, budget))
+    inside = archive_members(file, archive.path, budget)
     for member in inside:
         if member.odd and member.odd != LINK:
             raise BadArchive(
@@ -327,20 +353,6 @@ def _inside(archive: Member, budget: Budget) -> list[Member]:
     if not (inside := _visible(inside)):
         raise BadArchive(f"{shown} holds no files; hand it in again.")
     return [replace(member, path=f"{archive.path}/{member.path}") for member in inside]
-
-
-def _chosen(members: Sequence[Member]) -> tuple[list[Member], list[str]]:
-    """The Python files that count, and notes on those taken from elsewhere."""
-    homes = Counter(folder for folder, name in {(m.folder, m.name) for m in members} if name in student_files())
-    home = min(homes, key=lambda folder: (-homes[folder], folder.count("/"), len(folder), folder))
-    chosen = [member for member in members if member.folder == home and member.name.endswith(".py")]
-    notes = []
-    for name in set(student_files()) - {member.name for member in chosen}:
-        elsewhere = [member for member in members if member.name == name]
-        if len(elsewhere) == 1:
-            chosen += elsewhere
-            notes.append(f"{name} was taken from {one_line(elsewhere[0].folder) or 'beside the others'}.")
-    return chosen, sorted(notes)
 
 
 def _clash(chosen: Sequence[Member], members: Sequence[Member]) -> str:
