@@ -10,6 +10,7 @@ RESULTS ?= results.json
 SEED ?= 0
 AUDIENCE ?=
 ATTEMPT ?=
+ALL ?= no
 OUT ?=
 SUBMISSIONS ?=
 JOBS ?=
@@ -47,8 +48,8 @@ endif
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json HTML=report.html SEED=0 AUDIENCE=student ATTEMPT=1 DEVICE=cpu TRAINING=yes FAIL_UNDER=0
-	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" $(if $(HTML),--html "$(HTML)") --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
+grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json HTML=report.html SEED=0 AUDIENCE=student ATTEMPT=1 ALL=yes DEVICE=cpu TRAINING=yes FAIL_UNDER=0
+	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" $(if $(HTML),--html "$(HTML)") --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") $(if $(filter yes,$(ALL)),--all) --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
 
 test: $(DEV) ## Test the grader itself: TESTS=grader/tests PROCESSES=2
 	$(RUN) -m pytest $(if $(PROCESSES),-n $(PROCESSES)) $(TESTS)

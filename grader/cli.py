@@ -47,7 +47,8 @@ def grade(
     seed: Annotated[int, typer.Option(help="Seed of the inputs that the checks draw.")] = PUBLIC_SEED,
     fail_under: Annotated[float, typer.Option(help="Exit with status 1 if the score is below this.")] = 0.0,
     audience: Annotated[Audience, typer.Option(help="Run the checks that these may see.")] = EVERYBODY,
-    attempt: Annotated[int | None, typer.Option(min=1, help="Hold back hints until this attempt may see them.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Show as much of a mistake as at this attempt.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every check that failed.")] = False,
     device: Annotated[Device, typer.Option(help="Where student code computes.")] = Device.CPU,
     training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = True,
     fresh: Annotated[bool, typer.Option("--fresh", help="A fresh Python for every worker instead of a fork.")] = False,
@@ -66,20 +67,23 @@ def grade(
             raise SubmissionError(f"{html} cannot be a page; give HTML the path of a file in a folder that exists.")
     except (SubmissionError, RubricError) as error:
         stop(str(error))
+    steps = attempt is None and audience.value == AUDIENCES[0]  # hints open by attempts at home
     with closing(FreshLauncher(device.value) if fresh else default_launcher(device.value)) as launcher:
         # Only now, so that torch is loaded here while the launcher loads its own.
         from .pytest_session import Interrupted, run_pytest
+        from .report.attempts import count_attempts
         from .report.console import print_places, print_result, progress_line
         from .report.feedback import hold_back_hints
 
         try:
             with progress_line(questions) as progress:
                 result = run_pytest(handed_in, questions, launcher, seed, progress, training=training)
-                result = hold_back_hints(result, questions, attempt)
+                tried = count_attempts(results.absolute().parent, handed_in, questions, result) if steps else attempt
+                result = hold_back_hints(result, questions, tried)
         except (StartError, RubricError, Interrupted) as error:
             stop(str(error))
     unwritten = write_down(result, results, html)  # before anything is printed, which can fail, too
-    print_result(result)
+    print_result(result, everything=everything)
     if unwritten:
         stop(unwritten)
     print_places(results, html)

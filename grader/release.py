@@ -19,6 +19,7 @@ from .oracle.answers import ANSWERS, WITHHELD, Answers, recording
 from .rubric import PUBLIC_SEED, load, seen_by
 
 PUBLIC_TARGETS = ("help", "grade", "doctor", "clean")
+NOT_OFFERED = re.compile(r" (?:SEED|AUDIENCE|ATTEMPT)=\S+")  # in the help: students have one seed and one audience
 CARRIED = ("LICENSE", "pyproject.toml", "data/*.py", "data/*.png", "data/README.md", "grader/**/*")
 LEFT_OUT = (
     *("bank", "batch", "bench", "checks/hidden", "figures", "selfcheck", "tests", "CALIBRATION.md", "CHANGELOG.md"),
@@ -115,7 +116,7 @@ def carried() -> Iterator[Path]:
 
 
 def public_makefile(text: str) -> str:
-    """The Makefile without the targets that need what students do not have."""
+    """The Makefile without the targets that need what students do not have, and without the variables of those."""
     kept = []
     for paragraph in text.split("\n\n"):
         target = re.match("([a-z-]+):", paragraph)
@@ -124,7 +125,15 @@ def public_makefile(text: str) -> str:
         if "\n.PHONY:" in paragraph:
             paragraph = paragraph.partition("\n.PHONY:")[0] + f"\n.PHONY: {' '.join(PUBLIC_TARGETS)}"
         kept.append(paragraph)
-    return "\n\n".join(kept).rstrip("\n") + "\n"
+    made = "\n\n".join(kept).rstrip("\n") + "\n"
+    lines = [line for line in made.splitlines(keepends=True) if _is_needed(line, made)]
+    return "".join(NOT_OFFERED.sub("", line) if " ## " in line else line for line in lines)
+
+
+def _is_needed(line: str, makefile: str) -> bool:
+    """Whether a line of a Makefile is not the default of a variable that nothing there uses."""
+    default = re.match(r"(\w+) \?=", line)
+    return default is None or f"$({default[1]})" in makefile.replace(line, "")
 
 
 def record_answers() -> Answers:

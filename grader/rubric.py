@@ -15,6 +15,7 @@ else:
 RUBRIC = Path(__file__).with_name("rubric.toml")
 PUBLIC_SEED = 0
 AUDIENCES = ("student", "after_due", "ta")  # each sees what those before it see
+DUE = AUDIENCES[1]
 
 
 class RubricError(Exception):
@@ -29,8 +30,10 @@ class Question:
         checks: points by the name of a check.
         audiences: by the name of a check, the first of AUDIENCES that may see it.
         needs: other questions. One with needs has no block of its own: its checks run once those questions are right.
-        hints_after: the attempt of a student after which hints are shown; 0 shows them from the first.
+        where_after, hints_after: the attempts of a student after which it is shown where a mistake is, and what it is;
+            0 shows it from the first.
         optional: whether its points are a bonus, on top of what can be earned.
+        points_later: what is to be earned after the due date, by checks that are not among `checks`.
     """
 
     id: str
@@ -40,8 +43,10 @@ class Question:
     checks: dict[str, float]
     audiences: dict[str, str]
     needs: tuple[str, ...] = ()
+    where_after: int = 0
     hints_after: int = 0
     optional: bool = False
+    points_later: float = 0
 
     @property
     def points(self) -> float:
@@ -82,8 +87,9 @@ def seen_by(questions: list[Question], audience: str) -> list[Question]:
     kept = []
     for question in questions:
         checks = {name: points for name, points in question.checks.items() if question.audiences[name] in levels}
+        later = [question.checks[name] for name in question.checks.keys() - checks if question.audiences[name] == DUE]
         if checks:
-            kept.append(replace(question, checks=checks))
+            kept.append(replace(question, checks=checks, points_later=sum(later)))
     return kept
 
 

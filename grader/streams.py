@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 CLOSED = (errno.EPIPE, errno.EINVAL)  # what a pipe without a reader is on Unix, and on Windows
 
@@ -13,13 +13,13 @@ CLOSED = (errno.EPIPE, errno.EINVAL)  # what a pipe without a reader is on Unix,
 class _Pipe(io.FileIO):
     """A descriptor to write to. Once nobody reads it any more, as after `head`, what is written is dropped."""
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data) or 0
         except OSError as error:
             if error.errno not in CLOSED:
                 raise
-            return len(data)
+            return memoryview(data).nbytes
 
 
 def prepare_streams() -> None:
@@ -39,7 +39,7 @@ def _prepared(stream: TextIO, errors: str) -> TextIO:
         return stream
     pipe = _Pipe(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        pipe if stream.write_through else io.BufferedWriter(pipe),  # type: ignore[arg-type]
+        pipe if stream.write_through else io.BufferedWriter(pipe),
         stream.encoding,
         errors,
         line_buffering=stream.line_buffering,

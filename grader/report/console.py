@@ -15,11 +15,12 @@ from rich.text import Text
 from grader.checks.runner import Check
 from grader.rubric import Question
 
-from .result import CheckResult, QuestionResult, Result, number
+from .result import IDLE, CheckResult, QuestionResult, Result, number
 
 STYLES = {"passed": "green", "not_attempted": "dim", "skipped": "dim", "grader_error": "magenta"}
 FAILED = "red"
 SHOWN_REASONS = 3
+SHOW_ALL = "`make grade ALL=yes` shows all"
 SHOWN_OUTPUT_LINES = 12
 INDENT = (0, 0, 0, 2)
 
@@ -39,8 +40,11 @@ def progress_line(questions: list[Question]) -> Iterator[Callable[[Check], None]
         yield show
 
 
-def print_result(result: Result, console: Console | None = None) -> None:
-    """Print one table: question, title, points, status, and under what fails the reason."""
+def print_result(result: Result, console: Console | None = None, everything: bool = False) -> None:
+    """Print one table: question, title, points, status, and under what fails the reason.
+
+    `everything` shows every check that failed, and not the first reasons only.
+    """
     console = console or Console(highlight=False)
     title = Text(f"Submission {result.submission}", "bold")
     table = Table(title=title, title_justify="left", show_lines=True)
@@ -50,16 +54,17 @@ def print_result(result: Result, console: Console | None = None) -> None:
     table.add_column("status", no_wrap=True)
     for question in result.shown:
         style = STYLES.get(question.status, FAILED)
-        points = f"{number(question.score)} / {number(question.max_score)}"
-        table.add_row(question.id, _cell(question), points, Text(question.status.replace("_", " "), style))
+        points = f"{number(question.score)} / {number(question.worth)}"
+        cell = _cell(question, everything)
+        table.add_row(question.id, cell, points, Text(question.status.replace("_", " "), style))
     console.print(table)
     if result.invitation:
         console.print(Text(result.invitation, "dim"))
-    for note in result.notes:
-        console.print(Text(f"note: {note}"))
     _print_output(result, console)
     if result.isolation:
         console.print(Text(f"isolation: {result.isolation['summary']}", "dim"))
+    for note in dict.fromkeys(result.notes):
+        console.print(Text(f"note: {note}"))
     console.print(Text(f"Score: {result.points}", "bold"))
 
 
@@ -71,24 +76,30 @@ def print_places(results: Path, html: Path | None, console: Console | None = Non
         console.print(Text(f"The page to read is {html}; open it in a browser."))
 
 
-def _cell(question: QuestionResult) -> RenderableType:
-    """The title, and the reasons of the checks that failed; checks with the same hint have the same reason."""
-    shown: dict[str, CheckResult] = {}
-    for check in question.checks:
-        if check.status not in ("passed", "not_attempted"):
-            shown.setdefault(check.reason, check)
+def _cell(question: QuestionResult, everything: bool) -> RenderableType:
+    """The title, and under it what is to be said about the question."""
     lines: list[RenderableType] = [Text(question.title, "bold")]
-    for check in list(shown.values())[:SHOWN_REASONS]:
-        lines += [Text(check.title, "italic"), Padding(Text(check.message), INDENT)]
-        if check.where:
-            lines.append(Padding(Text(check.where), INDENT))
-        if check.hint:
-            lines.append(Padding(Text(check.hint, "yellow"), INDENT))
-    if len(shown) > SHOWN_REASONS:
-        left = len(shown) - SHOWN_REASONS
-        more = "1 more reason is" if left == 1 else f"{left} more reasons are"
-        lines.append(Text(f"{more} in the results file", "dim"))
+    if question.points_later and question.status not in IDLE:
+        lines.append(Text(question.points, "dim"))
+    shown = question.reasons if everything else question.reasons[:SHOWN_REASONS]
+    for group in shown:
+        lines += _reason(group if everything else group[:1])
+    lines += [Padding(Text(message), INDENT) for message in question.why_idle]
+    lines += [Text(later, "dim") for later in dict.fromkeys(check.later for check in question.checks) if later]
+    left = len(question.reasons) - len(shown)
+    if left:
+        more = "1 more reason" if left == 1 else f"{left} more reasons"
+        lines.append(Text(f"{more}: {SHOW_ALL}", "dim"))
     return Group(*lines)
+
+
+def _reason(group: list[CheckResult]) -> list[RenderableType]:
+    """What some checks that failed for the same reason say; the reason once."""
+    lines: list[RenderableType] = []
+    for check in group:
+        lines.append(Text(check.title, "italic"))
+        lines += [Padding(Text(text), INDENT) for text in (check.message, check.where) if text]
+    return [*lines, Padding(Text(group[0].hint, "yellow"), INDENT)] if group[0].hint else lines
 
 
 def _print_output(result: Result, console: Console) -> None:

@@ -1,13 +1,15 @@
-"""What of a result is shown to whom: hints open after as many attempts as the rubric asks for."""
+"""What of a result is shown to whom: hints open by steps, after as many attempts as the rubric asks for."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from grader.rubric import AUDIENCES, Question
 
-from .result import Result, number
+from .result import CheckResult, QuestionResult, Result
 
 
 def visible_to(result: Result, audience: str) -> Result:
@@ -24,25 +26,27 @@ def as_text(result: Result) -> str:
     """What a student reads where there is room for plain text only: points, and why some are missing."""
     lines = [result.points]
     for question in result.shown:
-        points = f"{number(question.score)} of {number(question.max_score)}"
-        lines.append(f"{question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
-        reasons = dict.fromkeys(check.reason for check in question.checks if check.status != "passed")
-        lines += [f"  {reason}" for reason in reasons if question.status != "not_attempted"]
-    return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
+        lines.append(_headline(question))
+        lines += [f"  {reason}" for reason in (*(group[0].reason for group in question.reasons), *question.why_idle)]
+    return "\n".join([*lines, *(f"Note: {note}" for note in dict.fromkeys(result.notes))])
 
 
 def as_markdown(result: Result) -> str:
     """The same with every check that failed, as Markdown; what student code had a hand in stands in fences."""
     lines = [f"# {result.points}"]
     for question in result.shown:
-        points = f"{number(question.score)} of {number(question.max_score)}"
-        lines.append(f"\n## {question.id} {question.title}: {points}, {question.status.replace('_', ' ')}")
-        for check in question.checks:
-            if check.status not in ("passed", "not_attempted"):
-                said = "\n".join(part for part in (check.message, check.where, check.hint) if part)
-                lines.append(f"\n- {check.title}\n{fenced(said, indent=2)}")
-    notes = [fenced(note) for note in result.notes]
+        lines.append(f"\n## {_headline(question)}")
+        for check in [check for group in question.reasons for check in group]:
+            said = "\n".join(filter(None, (check.message, check.where, check.hint, check.later)))
+            lines.append(f"\n- {check.title}\n{fenced(said, indent=2)}")
+        lines += [f"\n{fenced(message)}" for message in question.why_idle]
+    notes = [fenced(note) for note in dict.fromkeys(result.notes)]
     return "\n".join([*lines, *(["\n## Notes\n", *notes] if notes else [])]) + "\n"
+
+
+def _headline(question: QuestionResult) -> str:
+    """A question, its points and its status."""
+    return f"{question.id} {question.title}: {question.points}, {question.status.replace('_', ' ')}"
 
 
 def fenced(text: str, indent: int = 0) -> str:
@@ -51,16 +55,35 @@ def fenced(text: str, indent: int = 0) -> str:
     return "\n".join(" " * indent + line for line in [f"{fence}text", *text.splitlines(), fence])
 
 
-def hold_back_hints(result: Result, questions: list[Question], attempt: int | None) -> Result:
-    """The result as it is shown at a student's attempt, counted from 1; all hints are open where None is given."""
-    if attempt is None:
-        return result
-    wait = {question.id: question.hints_after for question in questions}
+def hold_back_hints(result: Result, questions: list[Question], attempt: int | Mapping[str, int] | None) -> Result:
+    """The result as it is shown at a student's attempt: how much it says of a mistake grows from one to the next.
+
+    What was measured is said at once; where the mistake is, and what it is, after as many attempts as the rubric asks
+    for. Of code that raises or does not end everything is said at once.
+
+    Args:
+        result: of a submission.
+        questions: those that were graded.
+        attempt: counted from 1, of all questions or by question; everything is shown of a question without one.
+    """
+    by_id = {question.id: question for question in questions}
     shown = []
     for question in result.questions:
-        if attempt <= wait[question.id]:
-            later = f"A hint opens with attempt {wait[question.id] + 1}; this is attempt {attempt}."
-            checks = [replace(check, hint=later if check.hint else "") for check in question.checks]
+        at = attempt.get(question.id) if isinstance(attempt, Mapping) else attempt
+        if at is not None:
+            checks = [_at_attempt(check, by_id[question.id], at) for check in question.checks]
             question = replace(question, checks=checks)
         shown.append(question)
     return replace(result, questions=shown)
+
+
+def _at_attempt(check: CheckResult, question: Question, attempt: int) -> CheckResult:
+    """A check less what opens later, and a sentence that says so."""
+    steps = (("where", question.where_after, "shows where"), ("hint", question.hints_after, "says what the mistake is"))
+    held = [step for step in steps if getattr(check, step[0]) and attempt <= step[1]]
+    if check.status != "wrong" or not held:
+        return check
+    _, wait, opens = min(held, key=lambda step: step[1])
+    later = "The next attempt" if attempt == wait else f"Attempt {wait + 1}, {wait + 1 - attempt} after this one,"
+    closed: dict[str, Any] = dict.fromkeys((name for name, _, _ in held), "")
+    return replace(check, **closed, later=f"{later} {opens}.")

@@ -134,12 +134,13 @@ def to_gradescope(
 def as_test(question: str, check: CheckResult) -> dict[str, Any]:
     """A check as a test. Of a failure of the grader's own, only the first line is for students."""
     message = check.message.partition("\n")[0] if check.status == "grader_error" else check.message
+    said = "\n\n".join(filter(None, (message, check.where, check.hint, check.later)))
     return {
         "name": printable(f"{question}: {check.title}"),
         "score": check.score,
         "max_score": check.max_score,
         "status": "passed" if check.status == "passed" else "failed",
-        "output": printable("\n\n".join(filter(None, (message, check.where, check.hint))), SHOWN_CHARACTERS),
+        "output": printable(said, SHOWN_CHARACTERS),
         "visibility": VISIBILITY[check.visibility],
         "extra_data": {"id": check.id, "status": check.status},
     }

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from grader.engine.text import printable
 
 from .pictures import curve, picture
-from .result import CheckResult, QuestionResult, Result, number, write_whole
+from .result import MAX_CHARACTERS, CheckResult, QuestionResult, Result, number, write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,12 +25,10 @@ else:
     import tomli as tomllib
 
 HERE = Path(__file__).parent
-MAX_CHARACTERS = 64 << 10  # of one piece of text
 SHOWN_OUTPUT = 8 << 10
 
 SYMBOLS = {"passed": "\u2713", "skipped": "\u2013", "not_attempted": "\u25cb"}  # a tick, a dash, a ring
 FAILED = "\u2717"
-IDLE = ("not_attempted", "skipped")
 LATER = (  # what comes below the questions that need attention
     ("Waiting for other questions", "skipped"),
     ("Not attempted yet", "not_attempted"),
@@ -93,7 +91,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"number": number, "status": status, "reasons": reasons, "idle": idle, "points": points}
+    found.filters |= {"number": number, "status": status, "points": points}
     found.filters |= {"picture": picture, "curve": curve}
     return found
 
@@ -116,20 +114,6 @@ def sections(result: Result) -> list[tuple[str, list[QuestionResult]]]:
     return [(title, questions) for title, questions in grouped.items() if questions]
 
 
-def reasons(question: QuestionResult) -> list[list[CheckResult]]:
-    """The checks that failed, those with the same reason together."""
-    grouped: dict[str, list[CheckResult]] = {}
-    for check in question.checks:
-        if check.status != "passed" and check.status not in IDLE:
-            grouped.setdefault(check.reason, []).append(check)
-    return list(grouped.values())
-
-
-def idle(question: QuestionResult) -> list[str]:
-    """Why checks did not run, each reason once."""
-    return list(dict.fromkeys(check.message for check in question.checks if check.status in IDLE))
-
-
 def status(name: str) -> Markup:
     """A status in words, with a symbol for the eye."""
     symbol, words = SYMBOLS.get(name, FAILED), name.replace("_", " ")
@@ -138,7 +122,4 @@ def status(name: str) -> Markup:
 
 def points(graded: CheckResult | QuestionResult) -> str:
     """Points earned, in words."""
-    if graded.max_score == 0:
-        return "no points to earn"
-    noun = "point" if graded.max_score == 1 else "points"
-    return f"{number(graded.score)} of {number(graded.max_score)} {noun}"
+    return graded.points if graded.max_score else "no points to earn"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,13 @@ from typing import Any
 
 from grader.checks.draw import Exhibits
 from grader.checks.runner import STATUSES, Outcome
+from grader.engine.text import printable
 from grader.rubric import Question
 
 SCHEMA = 1
+IDLE = ("not_attempted", "skipped")  # what did not run
+PLAIN = re.compile(r"(The block|Block \S+) is empty\.|Waits for .*, not filled in yet\.")  # of a question left alone
+MAX_CHARACTERS = 64 << 10  # of one piece of text
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,12 @@ class CheckResult:
     seconds: float
     visibility: str
     where: str = ""
+    later: str = ""
+
+    @property
+    def points(self) -> str:
+        """Points earned and to be earned, in words."""
+        return f"{number(self.score)} of {_counted(self.max_score)}"
 
     @property
     def reason(self) -> str:
@@ -55,6 +66,37 @@ class QuestionResult:
     status: str
     checks: list[CheckResult]
     optional: bool = False
+    points_later: float = 0
+
+    @property
+    def worth(self) -> float:
+        """Its points, with those that can be earned after the due date."""
+        return self.max_score + self.points_later
+
+    @property
+    def reasons(self) -> list[list[CheckResult]]:
+        """The checks that failed, those with the same reason together; those of which most is known come first."""
+        grouped: dict[str, list[CheckResult]] = {}
+        for check in self.checks:
+            if check.status not in ("passed", *IDLE):
+                grouped.setdefault(check.reason, []).append(check)
+        return sorted(grouped.values(), key=lambda group: (not (group[0].hint or group[0].later), not group[0].where))
+
+    @property
+    def idle(self) -> list[str]:
+        """Why checks did not run, each reason once."""
+        return list(dict.fromkeys(check.message for check in self.checks if check.status in IDLE))
+
+    @property
+    def why_idle(self) -> list[str]:
+        """The same, less what the status of the question says already."""
+        alone = all(check.status == "not_attempted" for check in self.checks)
+        return [message for message in self.idle if not (alone and PLAIN.fullmatch(message))]
+
+    @property
+    def points(self) -> str:
+        """Points earned and to be earned, in words."""
+        return f"{number(self.score)} of {_counted(self.worth)}{after_due(self.points_later)}"
 
     @property
     def left_alone(self) -> bool:
@@ -100,11 +142,16 @@ class Result:
     @property
     def points(self) -> str:
         """Points earned and to be earned, in words; the bonus, where there is one, apart."""
-        most = sum(question.max_score for question in self.questions if question.optional)
-        said = [f"{number(self.score - self.bonus)} of {number(self.max_score)} points"] if self.max_score else []
+        required = [question for question in self.questions if not question.optional]
+        optional = [question for question in self.questions if question.optional]
+        said, counted = [], []
+        if self.max_score:
+            said.append(f"{number(self.score - self.bonus)} of {number(_worth(required))} points")
+            counted += required
         if self.bonus or not said:
-            said.append(f"{number(self.bonus)} of {number(most)} points of the bonus")
-        return ", and ".join(said)
+            said.append(f"{number(self.bonus)} of {number(_worth(optional))} points of the bonus")
+            counted += optional
+        return ", and ".join(said) + after_due(sum(question.points_later for question in counted))
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Result:
@@ -151,17 +198,26 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
             status=outcome.status,
             score=question.checks[outcome.check.name] if outcome.status == "passed" else 0,
             max_score=question.checks[outcome.check.name],
-            message=outcome.message,
-            hint=outcome.hint,
+            message=printable(outcome.message, MAX_CHARACTERS),
+            hint=printable(outcome.hint, MAX_CHARACTERS),
             seconds=round(outcome.seconds, 4),
             visibility=question.audiences[outcome.check.name],
-            where=outcome.where,
+            where=printable(outcome.where, MAX_CHARACTERS),
         )
         for outcome in outcomes
     ]
     status = max((check.status for check in checks), key=STATUSES.index)
     score = sum(check.score for check in checks)
-    return QuestionResult(question.id, question.title, score, question.points, status, checks, question.optional)
+    return QuestionResult(
+        question.id,
+        question.title,
+        score,
+        question.points,
+        status,
+        checks,
+        question.optional,
+        question.points_later,
+    )
 
 
 @cache
@@ -178,6 +234,21 @@ def environment() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _worth(questions: Iterable[QuestionResult]) -> float:
+    """The points of questions, with those that can be earned after the due date."""
+    return sum(question.worth for question in questions)
+
+
+def _counted(points: float) -> str:
+    """Points with their noun."""
+    return f"{number(points)} point" if points == 1 else f"{number(points)} points"
+
+
+def after_due(points: float) -> str:
+    """What is to be said after points earned where others can be earned after the due date."""
+    return f"; {number(points)} more after the due date" if points else ""
 
 
 def number(points: float) -> Any:

@@ -87,6 +87,7 @@ def test_a_mistake_is_named_and_the_same_with_and_without_pytest(
     data = json.loads((tmp_path / "r.json").read_text("utf-8"))
     direct: Result = graded(submission, *QUESTIONS, seed=5)
     assert without_times(data) == without_times(json.loads(direct.to_json()))
+    assert {path.name for path in tmp_path.iterdir()} == {"anna", "r.json"}  # only students' attempts are counted
 
 
 def test_results_follow_their_schema(solution: Submission, handout: Submission, graded: Graded) -> None:

@@ -286,7 +286,7 @@ def test_hints_wait_for_the_attempt(graded: Graded, handout: Submission) -> None
     result = graded(filled(handout, "2.1a", code), "2.1a")
     questions = [replace(QUESTIONS["2.1a"], hints_after=2)]
     early, late = (to_gradescope(result, questions, attempt)["tests"][0]["output"] for attempt in (2, 3))
-    assert early.endswith("\n\nA hint opens with attempt 3; this is attempt 2.")
+    assert early.endswith("\n\nThe next attempt says what the mistake is.")
     assert late.endswith(f"\n\n{result.questions[0].checks[0].hint}")
 
 

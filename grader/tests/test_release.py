@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import shutil
 import textwrap
 import tokenize
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from grader import blocks
-from grader.assignment import HANDOUT, SOLUTION, blocks_of, handout_files
-from grader.release import FilledError, make_handout
+from grader.assignment import HANDOUT, REPOSITORY, SOLUTION, blocks_of, handout_files
+from grader.release import FilledError, make_handout, public_makefile
 from grader.rubric import load
 
 CONTRACT_NAMES = {  # what a student is told to use or to leave, in the handout's own text
@@ -128,3 +129,14 @@ def test_the_example_in_the_assignment_text_is_the_block_it_shows() -> None:
     lines = blocks.split_lines((HANDOUT / "loss.py").read_text("utf-8"))
     block = blocks.parse("\n".join(lines))["2.1a"]
     assert shown[1:] == lines[block.start - 4 : block.end + 2]
+
+
+def test_the_makefile_of_students_offers_what_works_there() -> None:
+    made = public_makefile((REPOSITORY / "Makefile").read_text("utf-8"))
+    offered = re.findall(r"([A-Z_]+)=", "".join(re.findall("## .*", made)))
+    assert {"SUBMISSION", "ONLY", "HTML", "ALL", "TRAINING"} <= set(offered)
+    assert not {"SEED", "AUDIENCE", "ATTEMPT"} & set(offered)
+    defaults = re.findall(r"^(\w+) \?=", made, re.MULTILINE)
+    assert [name for name in defaults if f"$({name})" not in made] == []
+    assert set(offered) <= set(defaults)
+    assert "--audience" in made  # which says that there is one audience
