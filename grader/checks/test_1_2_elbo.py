@@ -12,18 +12,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Observation, Student, call_each, observe, observe_each
+from grader.engine.student import (
+    Built,
+    Failure,
+    Observation,
+    Student,
+    call_each,
+    fetch,
+    later,
+    observe,
+    observe_each,
+)
 from grader.oracle.answers import form
 from grader.oracle.closed_form import Expected
 
 from .draw import Draw
-from .expect import close, describe, expect_all, expect_gradients, numbers, tensor, wrong
+from .expect import (
+    close,
+    describe,
+    expect_all,
+    expect_gradients,
+    expect_unchanged,
+    numbers,
+    on_one_device,
+    tensor,
+    wrong,
+)
+from .mlp import DIGITS, SMALL
 from .runner import question
 
 ELBO = form("ELBO")
 Inputs = dict[str, Tensor]
 DIFFERENTIATED = ("x_reconst", "posterior_mean", "posterior_stddev")
 AGREES = 1e-3  # nats an image that pixels may cost which are reconstructed exactly: a clamp at 1e-5 costs 2e-4
+PIXEL = (2, 1, 1, 1)  # images of a single pixel
 DISAGREES = -10.0  # nats that a pixel costs at least whose value is held to be impossible: ln 1e-5 is -11.5
 INSIDE_LOGARITHM = "x holds pixels that are 0 or 1: log(x) and log(1 - x) are infinite there. Should it be x_reconst?"
 KEPT_AWAY = "x_reconst is kept {:.2g} away from 0 and 1; 1e-5 at most is allowed."
@@ -39,7 +61,8 @@ GRADIENT_AT_ZERO = (
     "The bound itself is finite; the logarithm has no gradient at 0. Keep x_reconst away from 0 and 1 before the "
     "logarithm: what is done about it behind the logarithm, or by xlogy, does not help the gradient."
 )
-NOT_SAMPLED = "The KL divergence of two normal distributions has a closed form: draw no samples."
+OVERFLOW = "Where x_reconst is 1e-6 away from 0 and 1 it is not finite either: it is near 1e6 there, and float16 ends at 65504."
+NOT_SAMPLED = "Draw nothing: the KL divergence of two normal distributions has a closed form, and the images are given."
 GREY = "Pixels are grey here. A Bernoulli distribution of torch takes 0 and 1 only, unless it is told not to validate."
 
 
@@ -54,16 +77,30 @@ def arguments(student: Student, inputs: Inputs) -> dict[str, Any]:
     return pixels | distributions
 
 
-def draw_inputs(draw: Draw, shape: Sequence[int], z_dim: int, prior: Sequence[int] | None = None) -> Inputs:
-    """Grey images of `shape`, and distributions that differ in every latent; the prior is N(0, I) without a shape."""
+def draw_inputs(
+    draw: Draw, shape: Sequence[int], z_dim: int, prior: Sequence[int] | None = None, least: float = 0.04
+) -> Inputs:
+    """Grey images (B, C, H, W), and distributions that differ in every latent; the prior is N(0, I) without a shape.
+
+    No pixel of x_reconst is nearer to 0 or 1 than `least`, so that 1e-5 in the logarithms does not show.
+    """
     batch = shape[0]
     return {
         "x": draw.uniform(0.02, 0.98, *shape),
-        "x_reconst": draw.uniform(0.04, 0.96, *shape),
+        "x_reconst": draw.uniform(least, 1 - least, *shape),
         "posterior_mean": draw.normal(batch, z_dim),
         "posterior_stddev": draw.uniform(0.3, 1.6, batch, z_dim),
         "prior_mean": draw.normal(*prior) if prior else torch.zeros(z_dim),
         "prior_stddev": draw.uniform(0.5, 2.0, *prior) if prior else torch.ones(z_dim),
+    }
+
+
+def draw_far(draw: Draw, batch: int, z_dim: int) -> Inputs:
+    """Posteriors that are far from the prior, very narrow and very wide."""
+    stddevs = torch.linspace(-7, 3.3, batch * z_dim).exp()
+    return {
+        "posterior_mean": draw.normal(batch, z_dim, std=20),
+        "posterior_stddev": stddevs[draw.permutation(batch * z_dim)].reshape(batch, z_dim),
     }
 
 
@@ -90,7 +127,7 @@ def explain_shapes(student: Student, cases: Sequence[Inputs]) -> str:
             means = [tuple(inputs[f"{name}_mean"].shape) for name in ("posterior", "prior")]
             return (
                 f"There x has the shape {tuple(inputs['x'].shape)}, the mean of z_posterior {means[0]}, and that of "
-                f"z_prior {means[1]}. Images may have any number of axes and of pixels."
+                f"z_prior {means[1]}."
             )
     return ""
 
@@ -109,7 +146,8 @@ def expect_bounds(student: Student, cases: Sequence[Inputs]) -> None:
     try:
         expect_all(judged, "the bound")
     except Failure as failure:
-        raise failure.told(failure.hint or explain_weights(judged)) from None
+        hint = failure.hint or explain_weights(judged) or explain_nearly(judged)
+        raise failure.told(hint) from None
 
 
 def expect_same(value: Any, again: Any) -> None:
@@ -118,8 +156,25 @@ def expect_same(value: Any, again: Any) -> None:
         raise wrong("Two calls with the same arguments give different bounds.", NOT_SAMPLED)
 
 
+def expect_same_gradient(student: Student, inputs: Inputs, observed: Observation) -> None:
+    """Expect the same gradient by x_reconst of a second call with the same arguments."""
+    again = observe(student.loss.compute_elbo, arguments(student, inputs)).gradients["x_reconst"]
+    once = observed.gradients["x_reconst"]
+    if once is not None and again is not None and not close(once, again):
+        raise wrong("Two calls with the same arguments give different gradients.", NOT_SAMPLED)
+
+
+def explain_nearly(judged: Sequence[tuple[Any, Expected]]) -> str:
+    """Say of bounds that are nearly right that they are; "" of others."""
+    nearly = all(
+        isinstance(value, Tensor) and value.ndim == 0 and close(value, expected.values()[0], SMALL)
+        for value, expected in judged
+    )
+    return DIGITS if nearly else ""
+
+
 def explain_weights(judged: Sequence[tuple[Any, Expected]]) -> str:
-    """The weights of log-likelihood and KL divergence, if bounds are weighted sums of the two; "" if they are not."""
+    """The weights of log-likelihood and KL divergence, if bounds are sums of the two with others than 1; else ""."""
     usable = all(isinstance(value, Tensor) and value.ndim == 0 and is_finite(value) for value, _ in judged)
     if len(judged) < 3 or not usable:
         return ""
@@ -128,11 +183,11 @@ def explain_weights(judged: Sequence[tuple[Any, Expected]]) -> str:
     terms = torch.stack([likelihood, right - likelihood], dim=1)
     found = torch.stack([value.double() for value, _ in judged])
     weights = torch.linalg.lstsq(terms, found).solution
-    if not close(terms @ weights, found):
+    if not close(terms @ weights, found) or close(weights, torch.ones(2), SMALL):
         return ""
     return (
         f"It is {weights[0]:.3g} times the log-likelihood minus {weights[1]:.3g} times the KL divergence; both "
-        "factors are to be 1."
+        "factors must be 1."
     )
 
 
@@ -147,29 +202,66 @@ def test_elbo_by_hand(student: Student, draw: Draw) -> None:
         (0.0, 0.75, 0.0, 2.0, 0.0, 1.0),
         (1.0, 0.875, -0.5, 0.25, 0.0, 1.0),
     ]
-    shapes = [(1, 1, 1, 1)] * 2 + [(1, 1)] * 4
+    shapes = [(1, 1, 1, 1)] * 2 + [(1, 1)] * 4  # of images, and of means and standard deviations
     cases = [{n: torch.full(shape, v) for n, shape, v in zip(names, shapes, row, strict=True)} for row in values]
     expect_bounds(student, cases)
 
 
 @question("1.2")
 def test_elbo_batches(student: Student, draw: Draw) -> None:
-    """Sums over pixels and latents and the mean over the batch, for images of any shape and any normal prior."""
+    """Sums over pixels and latents and the mean over the batch, for any normal prior and device; arguments stay."""
     shapes: list[tuple[tuple[int, ...], int, tuple[int, ...] | None]] = [
-        ((5, 12), 3, None),
+        ((5, 3, 2, 2), 3, None),
         ((2, 1, 28, 28), 20, None),
         ((4, 3, 5, 7), 6, (6,)),
         ((6, 1, 4, 3), 2, (6, 2)),
-        ((3, 2, 5), 4, (1,)),
-        ((1, 9), 1, (1,)),
+        ((3, 1, 2, 5), 4, (4,)),
+        ((1, 1, 3, 3), 1, (1,)),
     ]
-    expect_bounds(student, [draw_inputs(draw, shape, z_dim, prior) for shape, z_dim, prior in shapes])
+    inputs = draw_inputs(draw, (4, 1, 3, 5), 2, (2,))
+    with errors_explained(student, [inputs]):
+        expect_kept(student, inputs | {"x_reconst": draw.integers(2, 4, 1, 3, 5).float()})
+        expect_on_device(student, inputs)
+    cases = [draw_inputs(draw, shape, z_dim, prior) for shape, z_dim, prior in shapes]
+    expect_bounds(student, [*cases, draw_inputs(draw, (4, 1, 2, 6), 3, (3,)) | draw_far(draw, 4, 3)])
+
+
+def expect_kept(student: Student, inputs: Inputs) -> None:
+    """Expect that a call leaves the images and the distributions as they are."""
+    normal = student.torch.distributions.Normal
+    posterior, prior = (normal(inputs[f"{name}_mean"], inputs[f"{name}_stddev"]) for name in ("posterior", "prior"))
+    images = {name: inputs[name] for name in ("x", "x_reconst")}
+    called = images | {"z_posterior": posterior, "z_prior": prior}
+    expect_unchanged(observe(student.loss.compute_elbo, called, differentiate=False), images)
+    parts = fetch(posterior.mean, posterior.stddev, prior.mean, prior.stddev)
+    for name, part in zip([name for name in inputs if name not in images], parts, strict=True):
+        if not isinstance(part, Tensor) or not torch.equal(part, inputs[name]):
+            raise wrong(f"Your code changed the {name.replace('_', ' of the ')} in place.", "Compute new tensors.")
+
+
+def expect_on_device(student: Student, inputs: Inputs) -> None:
+    """Expect that what is made in a call is where the images are."""
+    there = student.torch
+    moved = {name: Built(there.Tensor.to, {"made": x, "device": "meta"}) for name, x in inputs.items()}
+    called = [moved["x"], moved["x_reconst"]] + [
+        Built(
+            there.distributions.Normal,
+            {"mean": moved[f"{name}_mean"], "stddev": moved[f"{name}_stddev"], "check": False},
+        )
+        for name in ("posterior", "prior")
+    ]
+    hint = "Make tensors where the images are: device=x.device, or torch.zeros_like(x)."
+    with on_one_device(
+        "the images and distributions on another device your bound", hint, lambda message: True
+    ):  # there are no values to read
+        later(student.loss.compute_elbo, *called)
+        student.settle()
 
 
 @question("1.2")
 def test_elbo_gradient(student: Student, draw: Draw) -> None:
     """The gradients by x_reconst and by the mean and the standard deviation of the posterior."""
-    cases = [draw_inputs(draw, shape, z_dim) for shape, z_dim in [((7, 2, 5, 3), 3), ((3, 2, 4, 7), 24)]]
+    cases = [draw_inputs(draw, shape, z_dim, least=0.2) for shape, z_dim in [((7, 3, 5, 2), 3), ((8, 1, 4, 7), 24)]]
     with errors_explained(student, cases):
         observed = observe_each(student.loss.compute_elbo, [arguments(student, inputs) for inputs in cases])
     judged = [ELBO.at(**inputs) for inputs in cases]
@@ -179,9 +271,13 @@ def test_elbo_gradient(student: Student, draw: Draw) -> None:
         [again] = call_each(student.loss.compute_elbo, [arguments(student, cases[0])])
         expect_same(observed[0].value, again)
         raise
-    for one, expected in zip(observed, judged, strict=True):
+    for one, expected, inputs in zip(observed, judged, cases, strict=True):
         wanted = {name: one.gradients[name] for name in DIFFERENTIATED}
-        expect_gradients(replace(one, gradients=wanted), expected)
+        try:
+            expect_gradients(replace(one, gradients=wanted), expected)
+        except Failure:
+            expect_same_gradient(student, inputs, one)
+            raise
 
 
 # ---------------------------------------------------------------- pixels that are exactly 0 or 1
@@ -198,7 +294,7 @@ def test_elbo_exact_pixels(student: Student, draw: Draw) -> None:
             explain_cost(student),
         )
     for pixel in (0.0, 1.0):
-        x = torch.full((2, 1, 1, 1), pixel)
+        x = torch.full(PIXEL, pixel)
         value = exact_bound(student, x, 1 - x)
         if not draw.within("nats where x_reconst is 1 - x", DISAGREES / value if value < 0 else math.inf):
             raise wrong(
@@ -229,20 +325,20 @@ def exact_bound(student: Student, x: Tensor, x_reconst: Tensor) -> float:
     if not is_finite(observed.value):
         raise wrong(f"{where} the bound is {numbers(observed.value)}.", explain_infinite(student))
     if not is_finite(observed.gradients["x_reconst"]):
-        hint = INSIDE_LOGARITHM if has_log_of_x(student) else GRADIENT_AT_ZERO
+        hint = INSIDE_LOGARITHM if has_log_of_x(student) else explain_gradient(student)
         raise wrong(f"{where} the gradient of the bound by x_reconst is not finite.", hint)
     return float(tensor(observed.value, (), "The bound"))
 
 
 def pixel_bound(student: Student, pixel: float, decoded: float) -> float:
     """The bound of an image of a single pixel where q is p; it may be inf or nan."""
-    value = call_with_pixels(student, torch.full((2, 1), pixel), torch.full((2, 1), decoded)).value
+    value = call_with_pixels(student, torch.full(PIXEL, pixel), torch.full(PIXEL, decoded)).value
     return float(value) if isinstance(value, Tensor) and value.numel() == 1 else math.nan
 
 
 def has_log_of_x(student: Student) -> bool:
     """Whether the bound, or its gradient, is not finite where x is 0 or 1 and x_reconst is neither."""
-    observed = call_with_pixels(student, torch.tensor([[0.0], [1.0]]), torch.full((2, 1), 0.5))
+    observed = call_with_pixels(student, torch.tensor([0.0, 1.0]).reshape(PIXEL), torch.full(PIXEL, 0.5))
     return not (is_finite(observed.value) and is_finite(observed.gradients["x_reconst"]))
 
 
@@ -252,6 +348,13 @@ def explain_infinite(student: Student) -> str:
         return INSIDE_LOGARITHM
     finite_at_zero = all(math.isfinite(pixel_bound(student, pixel, 0.0)) for pixel in (0.0, 1.0))
     return LOST_AT_ONE if finite_at_zero else LOG_OF_ZERO
+
+
+def explain_gradient(student: Student) -> str:
+    """Why the gradient of pixels that are 0 or 1 is not finite."""
+    near = torch.tensor([1e-6, 1 - 1e-6]).reshape(PIXEL)
+    gradient = call_with_pixels(student, 1 - near.round(), near).gradients["x_reconst"]
+    return GRADIENT_AT_ZERO if is_finite(gradient) else OVERFLOW
 
 
 def explain_cost(student: Student) -> str:

@@ -1,6 +1,6 @@
 """Evidence lower bound of a VAE with Bernoulli pixels and Gaussian latents (Kingma and Welling, 2014, equation (3)).
 
-Pixels x and x_reconst are (B, ...); the posterior is (B, z_dim), and the prior broadcasts to it.
+Pixels x and x_reconst are (B, C, H, W); the posterior is (B, z_dim), and the prior broadcasts to it.
 """
 
 from __future__ import annotations
@@ -100,11 +100,14 @@ REDUCTIONS = {
     "The sum does not reach all the axes of an image: every axis but the first is to be summed.": bound(
         over_pixels=lambda values: values.sum(1).mean()
     ),
+    "Only the first channel of the images is summed: every axis but the first is to be summed.": bound(
+        over_pixels=lambda values: image_sum(values[:, :1])
+    ),
     "Only the last axis of the images is summed: every axis but the first is to be summed.": bound(
         over_pixels=lambda values: values.sum(-1).mean()
     ),
     "Only the last two axes of the images are summed: every axis but the first is to be summed.": bound(
-        over_pixels=lambda values: values.sum((-2, -1)).mean() if values.ndim > 2 else values.sum(1).mean()
+        over_pixels=lambda values: values.sum((-2, -1)).mean()
     ),
 }
 SIGNS = {
@@ -185,6 +188,26 @@ LIKELIHOODS: dict[str, Formula] = {
         lambda x, x_reconst: x * x_reconst + (1 - x) * (1 - x_reconst)
     ),
 }
+
+
+def _cut_off(least: float) -> Formula:
+    """The log-likelihood with logarithms that are not below a number."""
+    return lambda x, x_reconst: x * x_reconst.log().clamp(min=least) + (1 - x) * (1 - x_reconst).log().clamp(min=least)
+
+
+LIKELIHOODS |= {f"Logarithms are cut off at {least:g}; leave out the clamp.": _cut_off(least) for least in (-3.0, -5.0)}
+
+
+def _means_within(bound: float) -> Formula:
+    """The divergence with means cut off."""
+    return lambda m, s, m0, s0: kl_normals(m.clamp(-bound, bound), s, m0, s0)
+
+
+def _stddevs_within(least: float, most: float) -> Formula:
+    """The divergence with standard deviations of the posterior cut off."""
+    return lambda m, s, m0, s0: kl_normals(m, s.clamp(least, most), m0, s0)
+
+
 DIVERGENCES: dict[str, Formula] = {  # of the mean and the standard deviation of the posterior, and of the prior
     "This is with the reverse divergence, KL(p || q); the bound has KL(q || p).": (
         lambda m, s, m0, s0: kl_normals(m0, s0, m, s)
@@ -232,6 +255,20 @@ DIVERGENCES: dict[str, Formula] = {  # of the mean and the standard deviation of
     "The KL divergence divides by the standard deviation of the prior, where its variance belongs.": (
         lambda m, s, m0, s0: (s.square() + (m - m0).square()) / (2 * s0) - 0.5 - (s / s0).log()
     ),
+    **{
+        f"Means of the posterior are cut off at {bound:g}; leave out the clamp.": _means_within(bound)
+        for bound in (3.0, 5.0, 10.0)
+    },
+    **{
+        f"Standard deviations of the posterior are cut off at {most:g}; leave out the clamp.": _stddevs_within(0, most)
+        for most in (3.0, 5.0, 10.0)
+    },
+    **{
+        f"Standard deviations of the posterior are at least {least:g}; leave out the clamp.": (
+            _stddevs_within(least, math.inf)
+        )
+        for least in (0.1, 0.01)
+    },
 }
 
 ELBO = ClosedForm(

@@ -10,7 +10,7 @@ from grader.checks.draw import Draw
 from grader.checks.expect import close, wrong
 from grader.checks.runner import question
 from grader.checks.test_1_1_mlp import decode, encode
-from grader.checks.test_1_2_elbo import draw_inputs, expect_bounds
+from grader.checks.test_1_2_elbo import draw_far, draw_inputs, expect_bounds
 from grader.checks.test_1_3_networks import discriminate, generate
 from grader.checks.test_1_4_gan_step import (
     DISCRIMINATOR_LOSS,
@@ -42,13 +42,16 @@ def test_mlp_vae_of_other_sizes(student: Student, draw: Draw) -> None:
 
 @question("1.2")
 def test_elbo_of_other_sizes(student: Student, draw: Draw) -> None:
-    """Images and priors of other shapes, pixels near 0 and 1, posteriors that are very narrow or far from the prior."""
-    plain = [draw_inputs(draw, (3, 2, 9, 5), 7), draw_inputs(draw, (7, 3), 5, (7, 5)), draw_inputs(draw, (1, 1, 40), 1)]
+    """Images and priors of other sizes, pixels near 0 and 1, posteriors that are very narrow or far from the prior."""
+    plain = [
+        draw_inputs(draw, (3, 3, 9, 5), 7),
+        draw_inputs(draw, (7, 1, 3, 2), 5, (7, 5)),
+        draw_inputs(draw, (1, 1, 5, 8), 1),
+    ]
     extreme = draw_inputs(draw, (4, 1, 6, 6), 3, (3,)) | {
         "x": draw.integers(2, 4, 1, 6, 6).float(),
         "x_reconst": draw.uniform(-6, 6, 4, 1, 6, 6).sigmoid(),
-        "posterior_mean": draw.normal(4, 3, std=20),
-        "posterior_stddev": draw.uniform(-9, 3, 4, 3).exp(),
+        **draw_far(draw, 4, 3),
     }
     expect_bounds(student, [*plain, extreme])
 
