@@ -19,7 +19,9 @@ class Bar:
         total: how far there is to go, if that is known.
     """
 
-    def __init__(self, iterable: Iterable | None = None, desc: str | None = None, total: Any = None, *_: Any, **more: Any):
+    def __init__(
+        self, iterable: Iterable | None = None, desc: str | None = None, total: Any = None, *_: Any, **more: Any
+    ):
         self.iterable = iterable
         self.desc = desc or ""
         self.total = len(iterable) if total is None and hasattr(iterable, "__len__") else total

@@ -52,6 +52,7 @@ CLASSES: dict[str, Any] = {
 MADE_LATER = {"__annotations__", "__annotations_cache__", "__slotnames__", "__doc__"}  # by Python, in a class
 WRAPPED_BY_TORCH = {"torch.manual_seed"}  # when the compiler is imported, which the first optimizer does
 THREADS = "the number of running threads"
+RECURSION = "the recursion limit"
 EVERYTHING = "the state of the process"
 UNREADABLE = object()
 TINY, HALF = sys.float_info.min, 0.5
@@ -218,7 +219,9 @@ TORCH = (
         torch.set_float32_matmul_precision,
     ),
     Setting("a switch of torch.backends", lambda: [read() for read, _ in BACKENDS], write_backends),
-    Setting("how torch treats denormal numbers", lambda: TINY * HALF > 0, lambda saved: torch.set_flush_denormal(not saved)),
+    Setting(
+        "how torch treats denormal numbers", lambda: TINY * HALF > 0, lambda saved: torch.set_flush_denormal(not saved)
+    ),
     Setting("the hooks of all modules or optimizers", lambda: [hooks.copy() for hooks in HOOKS], write_hooks),
     Setting("the hooks on saved tensors", saved_tensor_hooks, write_saved_tensor_hooks),
     Setting("the functions behind kl_divergence", kl._KL_REGISTRY.copy, write_divergences),
@@ -321,14 +324,16 @@ PYTHON = (
     Setting("numpy's error state", numpy.geterr, lambda saved: numpy.seterr(**saved)),
     Setting("numpy's print options", numpy.get_printoptions, lambda saved: numpy.set_printoptions(**saved)),
     Setting("the filters of warnings", lambda: tuple(warnings.filters), write_filters, libraries=True),
-    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Setting(RECURSION, sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("sys.path", lambda: tuple(sys.path), write_path),
     Setting("sys.meta_path", lambda: tuple(sys.meta_path), put_in_place(sys.meta_path), libraries=True),
     Setting("sys.modules", lambda: [*map(sys.modules.get, WATCHED)], write_modules),
     Setting("os.environ", environment, write_environment, libraries=True),
     Setting("the working directory", os.getcwd, os.chdir),
     Setting("the garbage collector", collector, write_collector),
-    Setting("the locale", lambda: locale.setlocale(locale.LC_ALL), lambda saved: locale.setlocale(locale.LC_ALL, saved)),
+    Setting(
+        "the locale", lambda: locale.setlocale(locale.LC_ALL), lambda saved: locale.setlocale(locale.LC_ALL, saved)
+    ),
     Setting("the decimal context", decimal_context, lambda saved: decimal.setcontext(decimal.Context(*saved))),
     Setting("sys.settrace", sys.gettrace, sys.settrace),
     Setting("sys.setprofile", sys.getprofile, sys.setprofile),

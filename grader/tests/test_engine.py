@@ -180,7 +180,9 @@ def count_round_trips(student: Student, monkeypatch: pytest.MonkeyPatch) -> list
     made: list[int] = []
     exchange = student._exchange
     monkeypatch.setattr(
-        student, "_exchange", lambda requests, *more, **how: made.append(len(requests)) or exchange(requests, *more, **how)
+        student,
+        "_exchange",
+        lambda requests, *more, **how: made.append(len(requests)) or exchange(requests, *more, **how),
     )
     return made
 
@@ -421,7 +423,11 @@ def test_failures_have_a_verdict_and_cost_one_call(make: Make, name: str, status
     [
         ("def f(:\n", "error", 'File "code.py", line 1'),
         ("def f(:\n", "error", "SyntaxError"),
-        ("import no_such_package\n", "error", "ModuleNotFoundError: no_such_package cannot be imported in a graded file"),
+        (
+            "import no_such_package\n",
+            "error",
+            "ModuleNotFoundError: no_such_package cannot be imported in a graded file",
+        ),
         ("x = 1 / 0\n", "error", "ZeroDivisionError"),
         ("import os; os._exit(0)\n", "crashed", "exit status 0"),
         ("while True: pass\n", "timeout", "Importing code.py took more than 2 s."),
