@@ -9,22 +9,22 @@ from .text import printable
 from .wire import WireError, decode
 
 MAX_TOLD = 5  # in one sentence
+Told = dict[str, bool]  # what was changed, in words: whether it was put back
 
 
 class Changes:
     """What was changed during the checks of each question, and by each file while it was imported."""
 
     def __init__(self) -> None:
-        self._by_question: dict[str, dict[str, bool]] = {}
-        self._by_file: dict[str, dict[str, bool]] = {}
+        self._by_question: dict[str, Told] = {}
+        self._by_file: dict[str, Told] = {}
 
-    def add(self, reported: Any, question: str, put_back: bool = True) -> None:
+    def add(self, reported: Any, question: str) -> None:
         """Take what a worker says has changed.
 
         Args:
-            reported: the skeleton of a dictionary from modules, "" for a call, to lists of what they changed.
-            question: whose check ran last.
-            put_back: whether all of it could be put back.
+            reported: the skeleton of a dictionary from modules, "" for a call, to what was put back and what was not.
+            question: that whose check ran last.
 
         Raises:
             WireError: if it is malformed, or names what no worker watches.
@@ -32,43 +32,50 @@ class Changes:
         found = decode(reported, {}, _no_object)
         if type(found) is not dict:
             raise WireError("a malformed list of changes")
-        for module, words in found.items():
-            if type(words) is not tuple or not all(type(one) is str and is_known(one) for one in words):
+        for module, parts in found.items():
+            if type(parts) is not tuple or len(parts) != 2:
                 raise WireError("a malformed list of changes")
+            put_back, stuck = map(_read_words, parts)
             told = (
                 self._by_file.setdefault(f"{module}.py", {}) if module else self._by_question.setdefault(question, {})
             )
-            for one in words:
-                told[one] = told.get(one, True) and put_back
+            told.update(dict.fromkeys(put_back, True) | dict.fromkeys(stuck, False))
 
     def notes(self) -> list[str]:
-        """A sentence for each question and each file."""
-        of_questions = [
-            f"While {question or 'your code'} was checked, the code changed {_listed(told)}; "
-            + ("the questions after it ran in a new process." if _stuck(told) else f"{_were(told)} for the rest.")
-            for question, told in sorted(self._by_question.items())
-        ]
+        """A sentence for each file and each question."""
         of_files = [
             f"Importing {printable(file, 80)} changed {_listed(told)}; "
-            + (f"not all of that can be undone." if _stuck(told) else f"{_were(told)}.")
+            + (f"{_were(told)}." if all(told.values()) else f"{_listed(_stuck(told))} cannot be put back.")
             for file, told in sorted(self._by_file.items())
         ]
+        of_questions = [
+            f"While {question or 'your code'} was checked, the code changed {_listed(told)}; "
+            + (f"{_were(told)} for the rest." if all(told.values()) else "what follows ran in a new process.")
+            for question, told in sorted(self._by_question.items())
+        ]
         return of_files + of_questions
+
+
+def _read_words(words: Any) -> tuple[str, ...]:
+    """What was changed, in words that a worker may use. Raises WireError for others."""
+    if type(words) is not tuple or not all(type(one) is str and is_known(one) for one in words):
+        raise WireError("a malformed list of changes")
+    return words
 
 
 def _no_object(kind: str, content: Any) -> None:
     raise WireError("a malformed list of changes")
 
 
-def _stuck(told: dict[str, bool]) -> bool:
-    return not all(told.values())
+def _stuck(told: Told) -> Told:
+    return {words: back for words, back in told.items() if not back}
 
 
-def _were(told: dict[str, bool]) -> str:
+def _were(told: Told) -> str:
     return "it was put back" if len(told) == 1 else "they were put back"
 
 
-def _listed(told: dict[str, bool]) -> str:
+def _listed(told: Told) -> str:
     """The first few, in words."""
     names = sorted(told)
     if len(names) > MAX_TOLD:

@@ -29,15 +29,10 @@ def restrict(students: Collection[str]) -> None:
             if top not in ALLOWED and top not in students:
                 raise ModuleNotFoundError(refusal(name), name=name)
 
-    def guarded_import(
-        name: str,
-        globals: Any = None,
-        locals: Any = None,
-        fromlist: Any = (),
-        level: int = 0,  # noqa: A002
-    ) -> Any:
+    def guarded_import(name: str, globals: Any = None, *how: Any, **named: Any) -> Any:  # noqa: A002
+        level = how[2] if len(how) > 2 else named.get("level", 0)
         check(globals, name, level)
-        return plain_import(name, globals, locals, fromlist, level)
+        return plain_import(name, globals, *how, **named)
 
     def import_module(name: str, package: str | None = None) -> Any:
         check(sys._getframe(1).f_globals, name, int(name.startswith(".")))

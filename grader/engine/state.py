@@ -52,6 +52,7 @@ CLASSES: dict[str, Any] = {
 MADE_LATER = {"__annotations__", "__annotations_cache__", "__slotnames__", "__doc__"}  # by Python, in a class
 WRAPPED_BY_TORCH = {"torch.manual_seed"}  # when the compiler is imported, which the first optimizer does
 THREADS = "the number of running threads"
+RECURSION = "the recursion limit"
 EVERYTHING = "the state of the process"
 UNREADABLE = object()
 TINY, HALF = sys.float_info.min, 0.5
@@ -323,7 +324,7 @@ PYTHON = (
     Setting("numpy's error state", numpy.geterr, lambda saved: numpy.seterr(**saved)),
     Setting("numpy's print options", numpy.get_printoptions, lambda saved: numpy.set_printoptions(**saved)),
     Setting("the filters of warnings", lambda: tuple(warnings.filters), write_filters, libraries=True),
-    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Setting(RECURSION, sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("sys.path", lambda: tuple(sys.path), write_path),
     Setting("sys.meta_path", lambda: tuple(sys.meta_path), put_in_place(sys.meta_path), libraries=True),
     Setting("sys.modules", lambda: [*map(sys.modules.get, WATCHED)], write_modules),

@@ -608,7 +608,7 @@ class Student:
         for request, part in zip(requests, replies, strict=False):
             self._at = request
             if request.operation == "begin" and set(part) == {"stale"}:
-                self._changes.add(part["stale"], self._asked_last, put_back=False)
+                self._changes.add(part["stale"], self._asked_last)
                 raise _StaleError
             if set(part) == {"error"}:
                 raise self._student_error(part["error"])

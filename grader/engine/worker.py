@@ -20,7 +20,7 @@ import numpy
 import torch
 
 from . import bars, elsewhere, imports, sandbox  # noqa: F401  checks call `elsewhere` by its name
-from .state import EVERYTHING, Changes, State, generators, write_generators
+from .state import EVERYTHING, RECURSION, Changes, State, generators, write_generators
 from .student_files import StudentFiles
 from .wire import Channel, Packed, Tensors, WireClosed, WireError, decode, encode
 
@@ -113,8 +113,9 @@ class Worker:
         self.objects: dict[int, Any] = {}
         self.number = 0  # of the request at hand
         self.module = ""  # that is being imported
-        self.changed: dict[str, list[str]] = {}  # by the student's module that did it, "" for a call
+        self.changed: dict[str, Changes] = {}  # by the student's module that made them, "" for a call
         self.state = State()
+        self.depth = sys.getrecursionlimit()
 
     def serve(self) -> None:
         """Answer messages, one at a time. Returns when the channel closes."""
@@ -125,6 +126,9 @@ class Worker:
                 return
             out: Packed = {}
             replies = self._answer_all(message["requests"], tensors, out)
+            if sys.getrecursionlimit() < self.depth:  # to answer takes a few frames
+                sys.setrecursionlimit(self.depth)
+                self._add("", Changes([RECURSION]))
             self.output.flush()
             try:
                 self.channel.send({"id": message["id"], "replies": replies}, out)
@@ -166,18 +170,21 @@ class Worker:
             changes = before.restore(keep_new=True)
             self.state.accept()
             write_generators(drawn)
-            self._add(module, changes.put_back + changes.stuck)
+            self._add(module, changes)
             self._say_where(outer)
 
-    def _add(self, module: str, words: list[str]) -> None:
+    def _add(self, module: str, changes: Changes) -> None:
         """Keep account of what has changed."""
-        if words:
-            self.changed.setdefault(module, []).extend(words)
+        if changes.put_back or changes.stuck:
+            before = self.changed.setdefault(module, Changes())
+            before.put_back += changes.put_back
+            before.stuck += changes.stuck
 
     def _changes(self) -> dict[str, Any]:
         """What has changed since the last time, by what did it."""
         changed, self.changed = self.changed, {}
-        return encode({module: words[:MAX_WORDS] for module, words in changed.items()}, {}, self._refer)
+        told = {module: [one.put_back[:MAX_WORDS], one.stuck[:MAX_WORDS]] for module, one in changed.items()}
+        return encode(told, {}, self._refer)
 
     def _receive(self) -> tuple[dict[str, Any], Tensors]:
         message, tensors = self.channel.receive()
@@ -218,7 +225,7 @@ class Worker:
         """
         self.objects.clear()
         changes = self._restore()
-        self._add("", changes.put_back + changes.stuck)
+        self._add("", changes)
         if changes.stuck:
             return {"stale": self._changes()}
         torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack for CUDA in every call
