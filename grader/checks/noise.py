@@ -72,15 +72,6 @@ def expect_unrelated(noise: Tensor, start: Tensor, what: str, hint: str) -> None
         raise wrong(f"The noise of a step depends on {what}.", hint)
 
 
-def expect_all_digits(x: Tensor, what: str) -> None:
-    """Expect numbers that are not all rounded to 16 bits. Raises Failure."""
-    for dtype in (torch.float16, torch.bfloat16):
-        if bool(x.any()) and torch.equal(x.to(dtype).double(), x):
-            raise wrong(
-                f"{what} has only the digits of {dtype}.", "Compute in float32: use neither half() nor autocast."
-            )
-
-
 @dataclass(frozen=True)
 class Slices:
     """Slices of numbers along an axis.

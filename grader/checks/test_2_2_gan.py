@@ -9,8 +9,9 @@ from grader.engine.student import Student, observe, observe_each
 from grader.oracle.answers import form
 
 from .device import expect_on_device_of
+from .digits import expect_each
 from .draw import Draw
-from .expect import expect, expect_each, expect_gradients, expect_unchanged
+from .expect import expect, expect_gradients, expect_unchanged
 from .raised import unassigned, with_hints
 from .runner import question
 
@@ -80,7 +81,7 @@ def test_discriminator_both_margins(student: Student, draw: Draw) -> None:
 @with_hints(HINGE_ERRORS)
 def test_discriminator_gradient(student: Student, draw: Draw) -> None:
     """The gradients by real and fake, off the kinks of the hinge."""
-    cases = [draw_around_margins(draw, *shape) for shape in [(8, 1, 1, 1), (1, 1, 6, 1), (3, 1, 4, 4)]]
+    cases = [draw_around_margins(draw, *shape) for shape in [(8, 1, 1, 1), (2, 1, 6, 1), (3, 1, 4, 4)]]
     for inputs, observed in zip(cases, observe_each(student.loss.GANLossD(), cases), strict=True):
         expect_gradients(observed, DISCRIMINATOR_HINGE.at(**inputs))
 
@@ -128,7 +129,7 @@ def test_generator_batches_and_patches(student: Student, draw: Draw) -> None:
 @with_hints(HINGE_ERRORS)
 def test_generator_gradient(student: Student, draw: Draw) -> None:
     """The gradient by fake, the same for every logit; fake stays as it is."""
-    cases = [{"fake": draw_logits(draw, *shape)} for shape in [(8, 1, 1, 1), (1, 1, 6, 1), (3, 1, 4, 4)]]
+    cases = [{"fake": draw_logits(draw, *shape)} for shape in [(8, 1, 1, 1), (2, 1, 6, 1), (3, 1, 4, 4)]]
     for inputs, observed in zip(cases, observe_each(student.loss.GANLossG(), cases), strict=True):
         expect_gradients(observed, GENERATOR_HINGE.at(**inputs))
         expect_unchanged(observed, inputs)

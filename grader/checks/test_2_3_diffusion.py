@@ -19,12 +19,12 @@ from grader.oracle.diffusion import GaussianData, Schedule, column
 from grader.oracle.statistics import mean_bound, normal_quantile, variance_bounds
 
 from .device import ELSEWHERE, expect_on_device_of, is_moved, moved, on_another_device
+from .digits import expect_all_digits, expect_with_digits
 from .draw import Draw
-from .expect import close, expect, expect_all, expect_gradients, expect_unchanged, numbers, outputs, tensor, wrong
+from .expect import close, expect, expect_gradients, expect_unchanged, numbers, outputs, tensor, wrong
 from .noise import (
     RATE,
     Moments,
-    expect_all_digits,
     expect_moments,
     expect_standard_normal,
     expect_unrelated,
@@ -73,7 +73,7 @@ def expect_q_sample(student: Student, schedules: Mapping[Schedule, Sequence[dict
         for value, inputs in zip(values, cases, strict=True):
             judged.append((tensor(value, tuple(inputs["noise"].shape), "The result"), right.at(**inputs)))
     try:
-        expect_all(judged)
+        expect_with_digits(judged)
     except Failure as failure:
         again = [value for call in calls for value in call()]
         failure.hint = _explain_change(judged, again) or failure.hint or _explain_alone(judged)

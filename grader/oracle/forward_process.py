@@ -21,6 +21,9 @@ def q_sample(schedule: Schedule) -> ClosedForm:
         """x_t by schedules (T,) of the weights of signal and noise."""
         return lambda x_start, t, noise: column(signal, t) * x_start + column(noise_scale, t) * noise
 
+    def clamped(bound: int) -> Callable[..., Tensor]:
+        return lambda x_start, t, noise: right(x_start, t, noise).clamp(-bound, bound)
+
     right = mix(abar.sqrt(), (1 - abar).sqrt())
     alphas = 1 - schedule.betas
     usual, usual_betas = Schedule(), Schedule(num_timesteps=schedule.num_timesteps)
@@ -69,9 +72,7 @@ def q_sample(schedule: Schedule) -> ClosedForm:
             "The noise is standardised first; it is standard normal as it is.": (
                 lambda x_start, t, noise: right(x_start, t, (noise - noise.mean()) / (noise.std() + 1e-8))
             ),
-            "The result is clamped to [-1, 1]; x_t leaves it.": (
-                lambda x_start, t, noise: right(x_start, t, noise).clamp(-1, 1)
-            ),
+            **{f"The result is clamped to [-{bound}, {bound}]; x_t leaves it.": clamped(bound) for bound in (1, 3, 10)},
             "The noise has the weight sqrt(beta) of a single step.": mix(abar.sqrt(), schedule.betas.sqrt()),
             "The step of the first image is used for the whole batch; every image has its own t.": (
                 lambda x_start, t, noise: right(x_start, t[:1].expand_as(t), noise)

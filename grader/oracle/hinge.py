@@ -74,18 +74,6 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "The term of the real logits is subtracted; it must be added.": (
             lambda real, fake: (F.relu(1 + fake).mean() - F.relu(1 - real).mean()) / 2
         ),
-        "The hinge of the real logits has the wrong margin, -1: it is max(0, 1 - real).": (
-            lambda real, fake: (F.relu(-1 - real).mean() + F.relu(1 + fake).mean()) / 2
-        ),
-        "The hinge of the fake logits has the wrong margin, 1: it is max(0, 1 + fake).": (
-            lambda real, fake: (F.relu(1 - real).mean() + F.relu(fake - 1).mean()) / 2
-        ),
-        "The hinge of the real logits keeps what must cost nothing: it is max(0, 1 - real).": (
-            lambda real, fake: (F.relu(real - 1).mean() + F.relu(1 + fake).mean()) / 2
-        ),
-        "The hinge of the fake logits keeps what must cost nothing: it is max(0, 1 + fake).": (
-            lambda real, fake: (F.relu(1 - real).mean() + F.relu(-1 - fake).mean()) / 2
-        ),
         "The hinges keep what is to cost nothing: the signs of logit and margin are both flipped.": (
             lambda real, fake: (F.relu(real - 1).mean() + F.relu(-1 - fake).mean()) / 2
         ),
@@ -148,6 +136,18 @@ DISCRIMINATOR_HINGE = ClosedForm(
         "This is the Wasserstein loss; the loss is the hinge.": lambda real, fake: fake.mean() - real.mean(),
         "This is half of the Wasserstein loss; the loss is the hinge.": (
             lambda real, fake: (fake.mean() - real.mean()) / 2
+        ),
+        "The hinge of the real logits has the wrong margin, -1: it is max(0, 1 - real).": (
+            lambda real, fake: (F.relu(-1 - real).mean() + F.relu(1 + fake).mean()) / 2
+        ),
+        "The hinge of the fake logits has the wrong margin, 1: it is max(0, 1 + fake).": (
+            lambda real, fake: (F.relu(1 - real).mean() + F.relu(fake - 1).mean()) / 2
+        ),
+        "The hinge of the real logits keeps what must cost nothing: it is max(0, 1 - real).": (
+            lambda real, fake: (F.relu(real - 1).mean() + F.relu(1 + fake).mean()) / 2
+        ),
+        "The hinge of the fake logits keeps what must cost nothing: it is max(0, 1 + fake).": (
+            lambda real, fake: (F.relu(1 - real).mean() + F.relu(-1 - fake).mean()) / 2
         ),
         "The loss is zero.": lambda real, fake: torch.zeros((), dtype=real.dtype),
     },

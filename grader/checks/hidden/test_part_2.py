@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from grader.checks.digits import expect_each
 from grader.checks.draw import Draw
-from grader.checks.expect import close, expect_each, outputs, tensor, wrong
+from grader.checks.expect import close, outputs, tensor, wrong
 from grader.checks.runner import question
 from grader.checks.test_2_1_vae import AXES, KL, Posterior, bare_vae, expect_drawn
 from grader.checks.test_2_2_gan import DISCRIMINATOR_HINGE, GENERATOR_HINGE
