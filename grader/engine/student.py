@@ -293,6 +293,10 @@ class Student:
         """Where student code computes, "cpu" or "cuda"."""
         return self._launcher.device
 
+    def failed_to_import(self, file: str) -> bool:
+        """Whether a file was tried and could not be imported; it is not tried again, so that it takes no time."""
+        return file.removesuffix(".py") in self._load_failures
+
     @property
     def notes(self) -> list[str]:
         """What student code changed in its process, in sentences; complete once it is closed."""

@@ -164,7 +164,7 @@ def test_what_a_question_changes_is_put_back_and_named(change: str, make: Make, 
     assert without_folder(look(student, "2.2a"), student) == untouched
     student.close()
     (note,) = student.notes
-    assert note.startswith(f"While 2.1a was checked, the code changed {CHANGES.get(change, 'torch.left_behind')}")
+    assert note.startswith(f"While 2.1a was checked, the code changed {CHANGES.get(change, 'torch.left_behind')}; ")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -173,7 +173,7 @@ def test_what_a_file_changes_is_put_back_and_named(change: str, make: Make, unto
     seen = without_folder(look(student, "2.2a"), student)
     assert seen == untouched or "Thread" in change
     student.close()
-    assert [note for note in student.notes if f"Importing mine.py changed {CHANGES[change]}" in note] == student.notes
+    assert [note for note in student.notes if f"Importing mine.py changed {CHANGES[change]}; " in note] == student.notes
     assert len(student.notes) == 1
 
 
