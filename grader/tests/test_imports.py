@@ -199,6 +199,14 @@ def test_a_slow_import_within_another_is_blamed_on_its_own_file(make: Make, monk
     assert failure(student.slow.f) is problem
 
 
+def test_a_slow_import_within_a_call_is_paid_once(make: Make) -> None:
+    source = "def f():\n    import slow\n"
+    student = make(mine=source, slow="import time\ntime.sleep(100)\n", seconds=1)
+    problem = failure(student.mine.f)
+    assert problem.message.startswith("Importing slow.py took more than 1 s.")
+    assert failure(student.slow.f) is problem
+
+
 @pytest.mark.parametrize("end", ["import os; os._exit(3)", "import ctypes; ctypes.string_at(0)"])
 def test_a_file_that_ends_the_process_is_named(end: str, make: Make) -> None:
     student = make(bad=end + "\n", mine="import bad\ndef f(): return 1\n", fine="def f(): return 2\n")

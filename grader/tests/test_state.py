@@ -315,17 +315,18 @@ def reported(module: str, put_back: dict, stuck: dict) -> dict:
         reported("", words(), words("torch.\x1b[2J")),
         reported("", words("torch." + "x" * 100), words()),
         reported("", {"object": 3}, words()),
+        reported("no_file", words("torch.relu"), words()),
     ],
 )
 def test_forged_changes_are_not_told(forged: object) -> None:
-    changes = Changes()
+    changes = Changes(lambda module: module == "loss")
     with pytest.raises(WireError):
         changes.add(forged, "1")
     assert changes.notes() == []
 
 
 def test_sentences_of_changes() -> None:
-    changes = Changes()
+    changes = Changes(lambda module: True)
     seven = words(*(f"torch.{name}" for name in "abcdefg"))
     changes.add(reported("", words("torch.a", "torch.b"), words()), "2.1a")
     changes.add(reported("loss\u202e", seven, words()), "2.1a")
