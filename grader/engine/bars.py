@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from importlib.machinery import ModuleSpec
 from typing import Any
 
@@ -24,7 +24,7 @@ class Bar:
     ):
         self.iterable = iterable
         self.desc = desc or ""
-        self.total = len(iterable) if total is None and hasattr(iterable, "__len__") else total
+        self.total = len(iterable) if total is None and isinstance(iterable, Sized) else total
         self.n = more.get("initial", 0)
         self.leave = more.get("leave", True)
         self.disable = True
@@ -36,7 +36,7 @@ class Bar:
             self.n += 1
 
     def __len__(self) -> int:
-        return len(self.iterable) if hasattr(self.iterable, "__len__") else self.total  # type: ignore[arg-type]
+        return len(self.iterable) if isinstance(self.iterable, Sized) else self.total
 
     def __bool__(self) -> bool:
         return bool(self.total) if self.total is not None else self.iterable is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .state import is_known
@@ -9,13 +10,18 @@ from .text import printable
 from .wire import WireError, decode
 
 MAX_TOLD = 5  # in one sentence
+MAX_KEPT = 100  # of one question or file
 Told = dict[str, bool]  # what was changed, in words: whether it was put back
 
 
 class Changes:
-    """What was changed during the checks of each question, and by each file while it was imported."""
+    """What was changed during the checks of each question, and by each file while it was imported.
 
-    def __init__(self) -> None:
+    `is_module` says whether a name is that of a module of the submission.
+    """
+
+    def __init__(self, is_module: Callable[[str], bool]) -> None:
+        self._is_module = is_module
         self._by_question: dict[str, Told] = {}
         self._by_file: dict[str, Told] = {}
 
@@ -33,13 +39,14 @@ class Changes:
         if type(found) is not dict:
             raise WireError("a malformed list of changes")
         for module, parts in found.items():
-            if type(parts) is not tuple or len(parts) != 2:
+            if type(parts) is not tuple or len(parts) != 2 or not (module == "" or self._is_module(module)):
                 raise WireError("a malformed list of changes")
             put_back, stuck = map(_read_words, parts)
             told = (
                 self._by_file.setdefault(f"{module}.py", {}) if module else self._by_question.setdefault(question, {})
             )
-            told.update(dict.fromkeys(put_back, True) | dict.fromkeys(stuck, False))
+            if len(told) < MAX_KEPT:
+                told.update(dict.fromkeys(put_back, True) | dict.fromkeys(stuck, False))
 
     def notes(self) -> list[str]:
         """A sentence for each file and each question."""

@@ -6,7 +6,6 @@ values of each namespace, in one step, with those of the snapshot.
 
 from __future__ import annotations
 
-import _signal
 import _thread
 import decimal
 import faulthandler
@@ -50,7 +49,10 @@ CLASSES: dict[str, Any] = {
     for name in names
 }
 MADE_LATER = {"__annotations__", "__annotations_cache__", "__slotnames__", "__doc__"}  # by Python, in a class
-WRAPPED_BY_TORCH = {"torch.manual_seed"}  # when the compiler is imported, which the first optimizer does
+SET_BY_TORCH = {  # put back, but not told
+    "torch.manual_seed",  # when the compiler is imported, which the first optimizer does
+    "torch.Storage",  # with the default dtype
+}
 THREADS = "the number of running threads"
 RECURSION = "the recursion limit"
 EVERYTHING = "the state of the process"
@@ -248,9 +250,9 @@ def write_environment(saved: tuple) -> None:
     _, before = saved
     _, now = environment()
     for key in now.keys() - before.keys():
-        del ENVIRON[ENVIRON.decodekey(key)]  # type: ignore[attr-defined]
+        del ENVIRON[ENVIRON.decodekey(key)]
     for key, value in before.items():
-        ENVIRON[ENVIRON.decodekey(key)] = ENVIRON.decodevalue(value)  # type: ignore[attr-defined]
+        ENVIRON[ENVIRON.decodekey(key)] = ENVIRON.decodevalue(value)
 
 
 def collector() -> tuple:
@@ -272,15 +274,18 @@ def decimal_context() -> tuple:
     return now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp
 
 
+getsignal: Callable[[int], Any] = importlib.import_module("_signal").getsignal  # which makes no enum of the answer
+
+
 def signal_handlers() -> list:
     """What Python does at each signal."""
-    return [*map(_signal.getsignal, SIGNALS)]
+    return [*map(getsignal, SIGNALS)]
 
 
 def write_signal_handlers(saved: list) -> None:
     """Put back the handlers that differ."""
     for number, handler in zip(SIGNALS, saved, strict=True):
-        if handler is not None and _signal.getsignal(number) != handler:
+        if handler is not None and getsignal(number) != handler:
             signal.signal(number, handler)
     if SHOW_STACK is not None:  # one of them, which Python's own handler has displaced
         faulthandler.register(SHOW_STACK, file=STACK_FILE)
@@ -379,7 +384,7 @@ class Names:
             self._write(name)
             changed.append(f"{self.label}.{name}")
         self.values = tuple(vars(self.owner).values())
-        return sorted(set(changed) - WRAPPED_BY_TORCH)
+        return sorted(set(changed) - SET_BY_TORCH)
 
     def _are_the_same(self) -> bool:
         try:
@@ -435,7 +440,8 @@ class State:
         if not equal(now, self.settings):
             imported = len(sys.modules) > self.modules
             for setting, value, before in zip(SETTINGS, now, self.settings, strict=True):
-                if not equal(value, before):
+                # One that came back with another before it is that one's.
+                if not equal(value, before) and not equal(read_alone(setting.read), before):
                     self._write(setting, before, changes, imported and setting.libraries)
         if _thread._count() > self.threads:
             changes.stuck.append(THREADS)

@@ -283,7 +283,7 @@ class Student:
         self._answer: Answer | None = None
         self._at: Request | None = None
         self.faults: dict[str, str] = {}
-        self._changes = Changes()
+        self._changes = Changes(self._is_students)
         self._question = self._asked_last = ""
         self._load_failures: dict[str, Failure] = {}
         self._imported_once: set[str] = set()
@@ -300,6 +300,10 @@ class Student:
     def device(self) -> str:
         """Where student code computes, "cpu" or "cuda"."""
         return self._launcher.device
+
+    def failed_to_import(self, file: str) -> bool:
+        """Whether a file was tried and could not be imported; it is not tried again, so that it takes no time."""
+        return file.removesuffix(".py") in self._load_failures
 
     @property
     def notes(self) -> list[str]:
@@ -447,7 +451,7 @@ class Student:
         if isinstance(root, str) and root not in self._loaded and self._is_students(root):
             if root in self._load_failures:  # one that cannot be imported is not tried again
                 raise self._load_failures[root]
-            self._waiting.append(Request({"operation": "load", "module": root}, f"import {root}"))
+            self._waiting.append(_load(root))
             self._loaded.add(root)
         return {"root": root, "path": list(remote._path)}
 
@@ -478,57 +482,58 @@ class Student:
         return replies[-1], received
 
     def _send(self, requests: list[Request], tensors: Packed) -> tuple[list[dict[str, Any]], Tensors]:
-        """The replies to requests, and their tensors; files are imported first.
-
-        Raises:
-            Failure: a file that was not to be imported is noted.
-        """
+        """The replies to requests, and their tensors, from another worker if this one is stale. Raises Failure."""
         loaded = sorted(self._loaded)
         try:
-            try:
-                return self._send_in_parts(requests, requests, tensors)
-            except _StaleError:
-                if self._process is not None:
-                    self._end()
-                self._loaded.update(loaded)
-                again = [Request({"operation": "load", "module": module}, f"import {module}") for module in loaded]
-                return self._send_in_parts(requests, [*requests, *again], tensors)
-        except Failure as failure:
-            self._note_failed_import(failure)
-            raise
+            return self._send_in_parts(requests, [], tensors)
+        except _StaleError:
+            if self._process is not None:
+                self._end()
+            return self._send_in_parts(requests, [_load(module) for module in loaded], tensors)
         finally:
             self._functions = []
 
     def _send_in_parts(
-        self, requests: list[Request], all_requests: list[Request], tensors: Packed
+        self, requests: list[Request], loads: list[Request], tensors: Packed
     ) -> tuple[list[dict[str, Any]], Tensors]:
-        """The replies to `requests`, with each import of `all_requests` in a round trip before the rest."""
-        loads = {request.message["module"]: request for request in all_requests if request.operation == "load"}
-        begin = [request for request in all_requests[:1] if request.operation == "begin" and loads]
-        replies: dict[int, dict[str, Any]] = {}
-        for module, load in loads.items():
-            part, begin = [*begin, load], []
-            seconds = min(IMPORT_SECONDS, self._call_seconds)
-            answers, _ = self._exchange(part, {}, seconds, charged=module in self._imported_once)
-            self._imported_once.add(module)
-            replies |= {id(request): answer for request, answer in zip(part, answers, strict=True)}
-        rest = [r for r in all_requests if id(r) not in replies and r.operation != "load"]
+        """The replies to requests; files are imported first, those of `loads` too, each in a round trip of its own."""
+        sent = [request for request in requests[:1] if request.operation == "begin"]
+        imports = loads + [request for request in requests if request.operation == "load"]
+        for number, load in enumerate(imports):
+            self._import(load, sent if number == 0 else [])
+        sent = [*sent, *imports] if imports else []
+        rest = [request for request in requests if not any(request is one for one in sent)]
         answers, received = self._exchange(rest, tensors) if rest else ([], {})
-        replies |= {id(request): answer for request, answer in zip(rest, answers, strict=True)}
-        return [replies.get(id(request), {}) for request in requests], received
+        left = iter(answers)
+        return [{} if any(request is one for one in sent) else next(left) for request in requests], received
 
-    def _note_failed_import(self, failure: Failure) -> None:
-        """Remember the file that could not be imported, and the one at hand, so that neither is tried again."""
-        module = None if self._at is None else self._at.message.get("module")
-        failed = {name for name in (module, self._importing) if name}
-        if failed and not failure.hint:
-            name = self._importing or module
-            failure.hint = f"{name}.py could not be imported; try `python {name}.py`."
-        self._load_failures |= dict.fromkeys(failed, failure)
-        self._loaded -= failed
+    def _import(self, load: Request, before: list[Request]) -> None:
+        """Import a file, which has a time of its own and is charged for it from the second time on.
+
+        Raises:
+            Failure: which is noted, so that the file, and the one it was importing, are not tried again.
+        """
+        module = load.message["module"]
+        seconds = min(IMPORT_SECONDS, self._call_seconds)
+        try:
+            self._exchange([*before, load], {}, seconds, charged=module in self._imported_once)
+        except Failure as failure:
+            if self._at is load:
+                failure.hint = failure.hint or f"{module}.py could not be imported; try `python {module}.py`."
+                self._load_failures[module] = failure
+            raise
+        self._imported_once.add(module)
+        self._loaded.add(module)
+
+    def _noted(self, failure: Failure) -> Failure:
+        """Remember the Failure for the file that the worker was importing when it was ended, if it was. Returns it."""
+        if self._importing:
+            self._load_failures[self._importing] = failure
+        return failure
 
     def _forget(self) -> None:
         """Drop what waits, and an answer that was not asked for."""
+        self._loaded -= {request.message["module"] for request in self._waiting if request.operation == "load"}
         self._waiting, self._tensors, self._answer = [], {}, None
 
     def _exchange(
@@ -566,10 +571,10 @@ class Student:
         except WireTimeout:
             process.show_stack()
             self._end()
-            raise self._overdue(self._reached(requests), seconds) from None
+            raise self._noted(self._overdue(self._reached(requests), seconds)) from None
         except WireClosed:
             status = self._end()
-            raise self._crash(self._reached(requests), status) from None
+            raise self._noted(self._crash(self._reached(requests), status)) from None
         except WireError as error:
             raise self._irregular(str(error)) from None
         finally:
@@ -758,6 +763,11 @@ class Student:
         if kind == "object" and type(content) is int and 0 <= content < 1 << 31:
             return Remote(self, content, label=self._called)
         raise WireError("a value of no known kind")
+
+
+def _load(module: str) -> Request:
+    """The request to import a student's file."""
+    return Request({"operation": "load", "module": module}, f"import {module}")
 
 
 def _tensor_names(names: list[str], arguments: tuple, encoded: list[dict[str, Any]]) -> dict[str, str]:

@@ -253,6 +253,11 @@ def _encode_tensor(x: torch.Tensor, tensors: Packed) -> dict[str, Any]:
     return {"tensor": name}
 
 
+def encodable(text: str) -> str:
+    """Text that can be written: JSON may hold halves of a character, each of which becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def decode(skeleton: Any, tensors: Tensors, other: Callable[[str, Any], Any], depth: int = 0) -> Any:
     """Rebuild a value from its skeleton. Sequences come back as tuples.
 
@@ -268,14 +273,16 @@ def decode(skeleton: Any, tensors: Tensors, other: Callable[[str, Any], Any], de
     if type(skeleton) is not dict or len(skeleton) != 1 or depth > MAX_DEPTH:
         raise WireError("a value is malformed")
     kind, content = next(iter(skeleton.items()))
-    if kind == "value" and (content is None or type(content) in (bool, int, float, str)):
+    if kind == "value" and type(content) is str:
+        return encodable(content)
+    if kind == "value" and (content is None or type(content) in (bool, int, float)):
         return content
     if kind == "tensor" and type(content) is str and content in tensors:
         return tensors[content]
     if kind == "unusable" and type(content) is str:
-        return Unusable(content[:MAX_TEXT])
+        return Unusable(encodable(content[:MAX_TEXT]))
     if kind == "sequence" and type(content) is list and len(content) <= MAX_ITEMS:
         return tuple(decode(item, tensors, other, depth + 1) for item in content)
     if kind == "mapping" and type(content) is dict and len(content) <= MAX_ITEMS:
-        return {k: decode(v, tensors, other, depth + 1) for k, v in content.items()}
+        return {encodable(k): decode(v, tensors, other, depth + 1) for k, v in content.items()}
     return other(kind, content)

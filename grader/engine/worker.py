@@ -74,9 +74,14 @@ class Output(io.TextIOBase):
         self.tail = b""
         self.written = 0
 
+    encoding = "utf-8"  # type: ignore[assignment]
+
     def writable(self) -> bool:
         """Always."""
         return True
+
+    def reconfigure(self, **options: Any) -> None:
+        """Stays as it is."""
 
     def write(self, text: str) -> int:
         """Take `text`; whole lines go to the file at once, so that a crash loses less than one."""

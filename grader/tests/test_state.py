@@ -164,7 +164,7 @@ def test_what_a_question_changes_is_put_back_and_named(change: str, make: Make, 
     assert without_folder(look(student, "2.2a"), student) == untouched
     student.close()
     (note,) = student.notes
-    assert note.startswith(f"While 2.1a was checked, the code changed {CHANGES.get(change, 'torch.left_behind')}")
+    assert note.startswith(f"While 2.1a was checked, the code changed {CHANGES.get(change, 'torch.left_behind')}; ")
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -173,7 +173,7 @@ def test_what_a_file_changes_is_put_back_and_named(change: str, make: Make, unto
     seen = without_folder(look(student, "2.2a"), student)
     assert seen == untouched or "Thread" in change
     student.close()
-    assert [note for note in student.notes if f"Importing mine.py changed {CHANGES[change]}" in note] == student.notes
+    assert [note for note in student.notes if f"Importing mine.py changed {CHANGES[change]}; " in note] == student.notes
     assert len(student.notes) == 1
 
 
@@ -315,17 +315,18 @@ def reported(module: str, put_back: dict, stuck: dict) -> dict:
         reported("", words(), words("torch.\x1b[2J")),
         reported("", words("torch." + "x" * 100), words()),
         reported("", {"object": 3}, words()),
+        reported("no_file", words("torch.relu"), words()),
     ],
 )
 def test_forged_changes_are_not_told(forged: object) -> None:
-    changes = Changes()
+    changes = Changes(lambda module: module == "loss")
     with pytest.raises(WireError):
         changes.add(forged, "1")
     assert changes.notes() == []
 
 
 def test_sentences_of_changes() -> None:
-    changes = Changes()
+    changes = Changes(lambda module: True)
     seven = words(*(f"torch.{name}" for name in "abcdefg"))
     changes.add(reported("", words("torch.a", "torch.b"), words()), "2.1a")
     changes.add(reported("loss\u202e", seven, words()), "2.1a")
