@@ -32,7 +32,7 @@ class Block:
 
     Attributes:
         question: its name.
-        indent: white space before its rulers.
+        indent: white space before its code.
         start, end: line indices (from 0) of its body, end excluded.
         body: those lines.
         copies: start and end of the bodies of copies of it, which do not count.
@@ -111,8 +111,10 @@ def _block_at(lines: Sequence[str], opening: int) -> Block | None:
 
 
 def _block(question: str, lines: Sequence[str], opening: int, start: int, end: int) -> Block:
-    indent = lines[opening][: len(lines[opening]) - len(lines[opening].lstrip())]
-    return Block(question, indent, start, end, "\n".join(lines[start:end]))
+    """The block of these lines, whose indent is that of its code, or where it has none that of its first ruler."""
+    code = (line for line in lines[start:end] if line.strip() and not COMMENT.fullmatch(line))
+    first = next(code, lines[opening])
+    return Block(question, first[: len(first) - len(first.lstrip())], start, end, "\n".join(lines[start:end]))
 
 
 # ---------------------------------------------------------------- by the handout's code
@@ -234,8 +236,7 @@ def _whole(written: Sequence[str], question: str, place: range, code: range) -> 
     start = next((at + 1 for at in heading if at > opening and RULER.fullmatch(written[at])), code.start)
     after = range(max(start, code.stop), place.stop)
     end = next((at for at in reversed(after) if RULER.fullmatch(written[at])), place.stop)
-    first = next((line for line in written[code.start or place.start : place.stop] if line.strip()), "")
-    return Block(question, first[: len(first) - len(first.lstrip())], start, end, "\n".join(written[start:end]))
+    return _block(question, written, min(opening, len(written) - 1), start, end)
 
 
 # ---------------------------------------------------------------- filling and emptying

@@ -256,7 +256,7 @@ def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> 
         if fields is None:
             yield entry, None
         else:
-            fields["notes"] = [*entry.notes, *fields["notes"]]
+            fields["notes"] = list(dict.fromkeys([*entry.notes, *fields["notes"]]))
             yield entry, replace(Result.from_fields(fields), submission=printable(entry.name))
 
 

@@ -27,7 +27,7 @@ from grader.grading import in_order, session
 from grader.release import EARLIEST
 from grader.rubric import Question, load, select
 from grader.streams import prepare_streams
-from grader.submission import SubmissionError, read
+from grader.submission import Submission, SubmissionError, read
 
 from .feedback import hold_back_hints
 from .result import CheckResult, Result, write_whole
@@ -189,21 +189,12 @@ def measured(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- in the container
 
 
-def find_submission(folder: Path) -> Path:
-    """The folder that holds the student's files: the one that was handed in, or the only one below it.
-
-    Raises:
-        SubmissionError: if there is none, or several.
-    """
-    found = [Path(place) for place, _, files in os.walk(folder) if set(files) & set(student_files())]
-    if not found:
-        raise SubmissionError(f"none of {', '.join(student_files())} was handed in.")
-    if folder in found:
-        return folder
-    if len(found) > 1:
-        names = ", ".join(printable(str(path.relative_to(folder))) for path in sorted(found))
-        raise SubmissionError(f"several folders hold files of the assignment ({names}); hand in one.")
-    return found[0]
+def read_submission(folder: Path) -> Submission:
+    """The submission in a folder, wherever it is below it. Raises SubmissionError if there is none."""
+    try:
+        return read(folder)
+    except SubmissionError as error:
+        raise SubmissionError(f"none of {', '.join(student_files())} was handed in.") from error
 
 
 def count_attempt(metadata: Path) -> int:
@@ -221,7 +212,7 @@ def grade_submission(root: Path, questions: list[Question], training: bool, lead
         SubmissionError: if there is nothing to grade.
         StartError, RubricError: if the grader cannot grade.
     """
-    submission = read(find_submission(root / "submission"))
+    submission = read_submission(root / "submission")
     seed = 1 + secrets.randbelow(2**31 - 1)  # never the public one, whose answers students have
     with (
         closing(default_launcher()) as launcher,

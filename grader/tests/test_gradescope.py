@@ -19,7 +19,7 @@ import pytest
 
 from grader.assignment import SOLUTION
 from grader.engine.sandbox import FIRST_USER, USERS, closed_to_others, libraries
-from grader.report.gradescope import FAILED, NOT_RANKED, count_attempt, find_submission, make_autograder, to_gradescope
+from grader.report.gradescope import FAILED, NOT_RANKED, count_attempt, make_autograder, read_submission, to_gradescope
 from grader.rubric import load
 from grader.submission import Submission, SubmissionError
 
@@ -328,16 +328,10 @@ def test_attempts_are_counted(tmp_path: Path, text: str, attempt: int) -> None:
     assert count_attempt(tmp_path / "nowhere.json") == 1
 
 
-def test_a_submission_is_found_in_its_only_folder(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / "one" / name).mkdir(parents=True)
-    (tmp_path / "one" / "a" / "loss.py").touch()
-    (tmp_path / "one" / "link").symlink_to(SOLUTION)
-    assert find_submission(tmp_path) == tmp_path / "one" / "a"
-    (tmp_path / "one" / "b" / "model.py").touch()
-    with pytest.raises(
-        SubmissionError, match=r"several folders hold files of the assignment \(one/a, one/b\); hand in one"
-    ):
-        find_submission(tmp_path)
-    (tmp_path / "loss.py").touch()
-    assert find_submission(tmp_path) == tmp_path
+def test_a_submission_is_found_below_its_folder(tmp_path: Path, solution: Submission, handout: Submission) -> None:
+    with pytest.raises(SubmissionError, match=r"^none of .*loss\.py.* was handed in\.$"):
+        read_submission(tmp_path)
+    write(tmp_path / "homework" / "handout", solution)
+    write(tmp_path / "homework" / "grader" / "pristine", handout)
+    (tmp_path / "homework" / "link").symlink_to(SOLUTION)
+    assert read_submission(tmp_path).sources == solution.sources
