@@ -618,10 +618,22 @@ class Student:
         trace = "\n".join([*(self._quote(*frame) for frame in frames[-3:]), raised])
         if kind == "memory":
             return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
-        hint = ""
+        hint = self._why_not_imported(frames, message)
         if name == "ModuleNotFoundError":
             hint = "Only Python's own modules, torch and numpy can be imported where submissions are graded."
         return Failure("error", f"Your code raised an exception.\n{trace}", hint)
+
+    def _why_not_imported(self, frames: list[tuple[str, int, str]], message: str) -> str:
+        """Which file stopped an import, and where, as a sentence; "" where something else was asked for."""
+        if self._at is None or "module" not in self._at.message:
+            return ""
+        lacking = re.match(r"cannot import name '(\w+)' from '(\w+)'", message)
+        if lacking:
+            return f"{lacking[2]}.py must define {lacking[1]}. {KEEP_NAMES}"
+        for file, line, function in reversed(frames):
+            if function == "<module>":
+                return printable(f"{file} could not be imported: look at line {line}.")
+        return ""
 
     def _encode(self, value: Any, tensors: Packed) -> dict[str, Any]:
         return encode(value, tensors, lambda other: self._refer(other, tensors))
