@@ -722,10 +722,27 @@ class Student:
         trace = "\n".join([*(self._quote(*frame) for frame in frames[-3:]), raised])
         if kind == "memory":
             return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
-        hint = ""
+        hint = self._why_not_imported(frames, message) or self._what_is_missing(name, frames)
         if name == "ModuleNotFoundError" and "cannot be imported in a graded file" not in message:
             hint = "Only Python's own modules, torch, torchvision, numpy and tqdm can be imported in a graded file."
         return Failure("error", f"Your code raised an exception.\n{trace}", hint)
+
+    def _why_not_imported(self, frames: list[tuple[str, int, str]], message: str) -> str:
+        """Which file stopped an import, and where, as a sentence; "" where something else was asked for."""
+        if self._at is None or "module" not in self._at.message:
+            return ""
+        lacking = re.match(r"cannot import name '(\w+)' from '(\w+)'", message)
+        if lacking:
+            return f"{lacking[2]}.py must define {lacking[1]}. {KEEP_NAMES}"
+        for file, line, function in reversed(frames):
+            if function == "<module>":
+                return printable(f"{file} could not be imported: look at line {line}.")
+        return ""
+
+    def _what_is_missing(self, name: str, frames: list[tuple[str, int, str]]) -> str:
+        """Why a name is not defined in a file that was imported block by block, as a sentence; "" otherwise."""
+        module = frames[-1][0].removesuffix(".py") if frames and name == "NameError" else ""
+        return f"{module}.py cannot be imported as it is: {self.faults[module]}." if module in self.faults else ""
 
     def _encode(self, value: Any, tensors: Packed) -> dict[str, Any]:
         return encode(value, tensors, lambda other: self._refer(other, tensors))

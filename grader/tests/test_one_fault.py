@@ -83,6 +83,16 @@ def test_code_outside_the_blocks_costs_no_block(top: str, solution: Submission, 
     assert f"(loss.py, line {at + 1})" in note
 
 
+def test_a_name_that_is_missing_is_told_from_the_import_that_failed(solution: Submission, graded: Graded) -> None:
+    text = (solution.text("loss.py") or "").replace("import torch\n", "import torch\nimport seaborn as sns\n", 1)
+    faulty = with_body(with_source(solution, "loss.py", text), "loss.py", "2.2b", "loss = sns.hinge(fake)")
+    (question,) = graded(faulty, "2.2b").questions
+    line = text.split("\n").index("import seaborn as sns") + 1
+    assert question.checks[0].message.endswith("NameError: name 'sns' is not defined")
+    assert question.checks[0].hint.startswith("loss.py cannot be imported as it is: ModuleNotFoundError: seaborn ")
+    assert question.checks[0].hint.endswith(f"(loss.py, line {line}).")
+
+
 def test_what_a_file_defines_outside_the_blocks_still_works(solution: Submission, graded: Graded) -> None:
     text = (solution.text("loss.py") or "").replace(
         "class GANLossD",

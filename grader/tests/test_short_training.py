@@ -18,7 +18,7 @@ from grader.grading import checks_of, in_order
 from grader.oracle.reference import given_networks, load_weights
 from grader.submission import Submission
 
-from .conftest import QUESTIONS, Graded, by_id, filled
+from .conftest import QUESTIONS, Graded, by_id, filled, with_source
 
 TRAINED = [question for question in QUESTIONS.values() if question.needs]
 
@@ -203,3 +203,35 @@ def test_workers_started_without_what_a_check_needs_are_replaced(solution: Submi
             student.close()
     finally:
         fresh.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        (
+            "loss.py",
+            "class GANLossG",
+            "class GANLossG(\nclass GANLossH",
+            "loss.py could not be imported: look at line ",
+        ),
+        ("loss.py", "class GANLossG", "undefined\nclass GANLossG", "loss.py could not be imported: look at line "),
+        ("loss.py", "class GANLossG", "class Another", "loss.py must define GANLossG. Keep the names"),
+    ],
+)
+def test_a_file_that_stops_a_training_is_named(
+    solution: Submission, launcher: ZygoteLauncher, file: str, old: str, new: str, told: str
+) -> None:
+    """recipes.py, which imports it, is given code."""
+    source = solution.sources[file].decode()
+    submission = with_source(solution, file, source.replace(old, new))
+    [check] = checks_of(QUESTIONS["1.6a"])
+    with submission.staged() as folder:
+        student, draw = Student(folder, launcher), Draw(0, check.id)
+        student.begin(draw.worker_seed, check.imports)
+        with pytest.raises(Failure) as caught:
+            check.function(student, draw)
+        student.close()
+    assert caught.value.hint.startswith(told)
+    if "line" in told:
+        line = int(caught.value.hint.removeprefix(told).removesuffix("."))
+        assert abs(line - source[: source.index(old)].count("\n") - 1) <= 1
