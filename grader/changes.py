@@ -52,7 +52,10 @@ def changes(submitted: str, handout: str) -> str:
 
     Comments, docstrings, layout, the order of imports, and code that only runs as a script do not count.
     """
-    given, found = _parts(blocks.empty(handout)), _parts(blocks.empty(submitted, handout))
+    untouched, emptied = blocks.empty(handout), blocks.empty(submitted, handout)
+    if untouched == emptied:
+        return ""
+    given, found = _parts(untouched), _parts(emptied)
     names = {
         "added": _outermost([name for name in found if name not in given]),
         "removed": _outermost([name for name in given if name not in found]),

@@ -1,8 +1,8 @@
 """Which students wrote code that is more alike than their class explains. Nothing of it leaves the machine.
 
-Only what fills the blocks is compared, wherever a student's rulers are, so that code of the handout never counts. Comments, layout, and the
-names that a student chose are dropped first (`tokens`); then rapidfuzz measures which part of the tokens of two
-blocks is common to both, in the same order.
+Only what fills the blocks is compared, wherever a student's rulers are, so that code of the handout never counts.
+Comments, layout, and the names that a student chose are dropped first (`tokens`); then rapidfuzz measures which part of
+the tokens of two blocks is common to both, in the same order.
 
 Short blocks converge, so that similarity alone says nothing: what counts is how rare it is in this class. Two
 students who are ALIKE in a block share log2(students / n) bits, where n counts those who are as near to either of the
@@ -39,7 +39,7 @@ from rapidfuzz.distance import Indel
 
 from grader import blocks
 from grader.assignment import SOLUTION, pristine, student_files
-from grader.submission import MAX_FILE_BYTES, from_files
+from grader.submission import SubmissionError, from_files
 
 RULE = (
     "Two students are shown when their code, names, comments and layout aside, is alike in more blocks, and in rarer "
@@ -250,10 +250,10 @@ def _api() -> frozenset[str]:
 
 def _filled(files: Mapping[str, bytes]) -> dict[str, str]:
     """Code of the blocks that were attempted, by question. Files over MAX_FILE_BYTES have none, as in grading."""
-    given = set(student_files())
-    if not given & files.keys():
+    try:
+        submission = from_files("", files)
+    except SubmissionError:
         return {}
-    submission = from_files("", {name: source for name, source in files.items() if len(source) <= MAX_FILE_BYTES})
     found = {question: block for name in student_files() for question, block in submission.blocks(name).items()}
     return {question: block.body for question, block in found.items() if block.attempted}
 
