@@ -61,7 +61,7 @@ def parse(text: str, handout: str = "") -> Mapping[str, Block]:
         handout: the same file as it was given out, by which blocks are found whose rulers were changed.
     """
     ruled = _between_rulers(split_lines(text))
-    if not handout or text == handout:
+    if not handout or _emptied(text, ruled) == handout:
         return MappingProxyType(ruled)
     found = {}
     for question, given in _places(handout).items():
@@ -253,12 +253,18 @@ def fill(text: str, question: str, code: str, handout: str = "") -> str:
 @lru_cache(KEPT)
 def empty(text: str, handout: str = "") -> str:
     """`text` with the body of every block replaced by `raise NotImplementedError("<question>")`, and without copies."""
-    lines: list[str | None] = list(split_lines(text))
-    for question, block in reversed(list(parse(text, handout).items())):
-        for start, end in block.copies:
-            lines[start:end] = [None] * (end - start)
-        lines[block.start : block.end] = [
-            f'{block.indent}raise NotImplementedError("{question}")',
-            *[None] * (block.end - block.start - 1),
-        ]
-    return "\n".join(line for line in lines if line is not None)
+    return _emptied(text, parse(text, handout))
+
+
+def _emptied(text: str, found: Mapping[str, Block]) -> str:
+    """`text` with the bodies of blocks replaced by placeholders."""
+    lines = split_lines(text)
+    bodies = [(block.start, block.end, [_placeholder(block)]) for block in found.values()]
+    bodies += [(start, end, []) for block in found.values() for start, end in block.copies]
+    for start, end, instead in sorted(bodies, key=lambda body: body[:2], reverse=True):
+        lines[start:end] = instead
+    return "\n".join(lines)
+
+
+def _placeholder(block: Block) -> str:
+    return f'{block.indent}raise NotImplementedError("{block.question}")'

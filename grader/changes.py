@@ -6,7 +6,7 @@ import ast
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import blocks
 from .engine.text import printable
@@ -16,6 +16,7 @@ MAX_WORDS = 300  # of a statement that is parsed: a deeper one could exhaust the
 MAX_STATEMENTS = 300
 MAX_INDENT = 80  # columns
 MAX_SHOWN = 6  # names in a sentence
+MAX_NAME = 200  # characters
 REST = "code outside functions and classes"
 
 
@@ -51,7 +52,10 @@ def changes(submitted: str, handout: str) -> str:
 
     Comments, docstrings, layout, the order of imports, and code that only runs as a script do not count.
     """
-    given, found = _parts(blocks.empty(handout)), _parts(blocks.empty(submitted, handout))
+    untouched, emptied = blocks.empty(handout), blocks.empty(submitted, handout)
+    if untouched == emptied:
+        return ""
+    given, found = _parts(untouched), _parts(emptied)
     names = {
         "added": _outermost([name for name in found if name not in given]),
         "removed": _outermost([name for name in given if name not in found]),
@@ -127,12 +131,14 @@ def _imported(words: Sequence[Word]) -> Iterator[tuple[str, tuple[Word, ...]]]:
     """The names that an import makes, each with the words that say where from."""
     texts = [word.text for word in words]
     at = texts.index("import") if "import" in texts else 0
+    source = replace(words[0], text="".join(texts[:at]) or "import")
     one: list[Word] = []
     for word in [*words[at + 1 :], None]:
         if word is not None and word.text != ",":
             one += [word] if word.text not in "()" else []
         elif one:
-            yield one[-1].text if "as" in [w.text for w in one] else "".join(w.text for w in one), (*words[:at], *one)
+            name = one[-1].text if "as" in [w.text for w in one] else "".join(w.text for w in one)
+            yield name[:MAX_NAME], (source, *one)
             one = []
 
 

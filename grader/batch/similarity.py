@@ -1,8 +1,8 @@
 """Which students wrote code that is more alike than their class explains. Nothing of it leaves the machine.
 
-Only what lies between the rulers is compared, so that code of the handout never counts. Comments, layout, and the
-names that a student chose are dropped first (`tokens`); then rapidfuzz measures which part of the tokens of two
-blocks is common to both, in the same order.
+Only what fills the blocks is compared, wherever a student's rulers are, so that code of the handout never counts.
+Comments, layout, and the names that a student chose are dropped first (`tokens`); then rapidfuzz measures which part of
+the tokens of two blocks is common to both, in the same order.
 
 Short blocks converge, so that similarity alone says nothing: what counts is how rare it is in this class. Two
 students who are ALIKE in a block share log2(students / n) bits, where n counts those who are as near to either of the
@@ -18,7 +18,7 @@ Two students stand out in one of three ways:
 - in everything: all their blocks, SAME tokens together, are equal to the letter, comments and names included.
 
 Not found, because the class explains it: copies of a few short blocks, or of popular answers alone. Not compared:
-code outside of the rulers, a block without its rulers, and comments, which stand in the code that is shown.
+code outside the blocks, a block whose function is gone, and comments, which stand in the code that is shown.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rapidfuzz.distance import Indel
 
 from grader import blocks
 from grader.assignment import SOLUTION, pristine, student_files
-from grader.submission import MAX_FILE_BYTES
+from grader.submission import SubmissionError, from_files
 
 RULE = (
     "Two students are shown when their code, names, comments and layout aside, is alike in more blocks, and in rarer "
@@ -250,9 +250,12 @@ def _api() -> frozenset[str]:
 
 def _filled(files: Mapping[str, bytes]) -> dict[str, str]:
     """Code of the blocks that were attempted, by question. Files over MAX_FILE_BYTES have none, as in grading."""
-    sources = [files[name] for name in student_files() if len(files.get(name, b"")) <= MAX_FILE_BYTES and name in files]
-    texts = [source.decode("utf-8", "replace") for source in sources]
-    return {q: block.body for text in texts for q, block in blocks.parse(text).items() if block.attempted}
+    try:
+        submission = from_files("", files)
+    except SubmissionError:
+        return {}
+    found = {question: block for name in student_files() for question, block in submission.blocks(name).items()}
+    return {question: block.body for question, block in found.items() if block.attempted}
 
 
 @dataclass(frozen=True, eq=False)

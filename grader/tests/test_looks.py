@@ -6,10 +6,15 @@ its own and by a question of that file.
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import struct
 import subprocess
 import sys
+import unicodedata
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +23,9 @@ import pytest
 
 from grader import blocks
 from grader.assignment import SOLUTION, pristine, student_files
-from grader.batch.archives import folder_members
+from grader.batch.archives import Budget, archive_members, folder_members
 from grader.batch.intake import read_hand_in
-from grader.submission import Submission, SubmissionError, from_files, read
+from grader.submission import from_files, read
 
 from .conftest import EXACT, Graded
 from .test_intake import on_disk, zipped
@@ -38,7 +43,7 @@ def in_blocks(change: Callable[[str, str], str]) -> Callable[[str, str], str]:
     """A change of the lines of every block, given with the name of the block."""
 
     def changed(text: str, file: str) -> str:
-        for name, block in blocks.parse(text).items():
+        for name in blocks.parse(text):
             text = blocks.fill(text, name, change(blocks.parse(text)[name].body, name))
         return text
 
@@ -161,10 +166,10 @@ LOOKS = {
     "docstrings deleted": Look(lambda text, file: re.sub(r'(?s)(:\n +)"""(?:(?!""").)*"""\n(?= +\S)', r"\1\n", text)),
     "declared as GBK": Look(heading("# -*- coding: gbk -*- 损失函数"), encode=lambda text: text.encode("gbk")),
     "declared as Latin-1": Look(heading("# vim: set fileencoding=latin-1 : größe"), encode=lambda text: text.encode("latin-1")),
-    "GBK": Look(heading("# 先计算每张图片的损失，然后求平均"), read_as("GBK"), lambda text: text.encode("gbk")),
+    "GBK": Look(heading("# 先计算每张图片的损失然后求平均"), read_as("GBK"), lambda text: text.encode("gbk")),
     "a little GBK": Look(heading("# 你好"), read_as("GBK"), lambda text: text.encode("gbk")),
     "Latin-1": Look(heading("# für jedes Bild, déjà vu"), read_as("Windows-1252 (Latin-1)"), lambda text: text.encode("latin-1")),
-    "Windows-1252": Look(heading("# the “sum” – of all"), read_as("Windows-1252 (Latin-1)"), lambda text: text.encode("cp1252")),
+    "Windows-1252": Look(heading("# the “sum” of all…"), read_as("Windows-1252 (Latin-1)"), lambda text: text.encode("cp1252")),
     "Shift-JIS": Look(heading("# 損失を計算する"), read_as("Shift-JIS"), lambda text: text.encode("shift_jis")),
     "UTF-16": Look(same, read_as("UTF-16"), lambda text: text.encode("utf-16")),
     "UTF-16 without a mark": Look(same, read_as("UTF-16"), lambda text: text.encode("utf-16-le")),
@@ -215,3 +220,204 @@ def test_right_code_earns_its_points_whatever_it_looks_like(rows: list[str], gra
         q.id: [c.message for c in q.checks if c.status != "passed"] for q in result.questions if q.score < q.max_score
     } == {}
     assert sorted(result.notes) == sorted(notes)
+
+
+# ---------------------------------------------------------------- where files are, and what they are called
+
+
+OLDER = {name: data + b"\n# an older answer\n" for name, data in CODE.items()}
+RELEASE = {f"grader/pristine/{name}": data for name, data in GIVEN.items()} | {
+    "grader/rubric.toml": b"",
+    "grader/cli.py": b"",
+    "data/glyphs.py": b"",
+}
+
+
+def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{name}": data for name, data in files.items()}
+
+
+def named(**names: str) -> dict[str, bytes]:
+    """The solution with files under other names."""
+    return {names.get(name.removesuffix(".py"), name): data for name, data in CODE.items()}
+
+
+def but(*names: str) -> dict[str, bytes]:
+    return {name: data for name, data in CODE.items() if name not in names}
+
+
+NEWER = ["loss.py", "model.py"]
+PLACES: dict[str, tuple[dict[str, bytes], set[str], list[str]]] = {  # files, the newer of them, notes
+    "a handout as given out beside it": (below("hw/handout", GIVEN) | below("hw/my_solution", CODE), set(), []),
+    "a release worked in its handout": (below("hw", RELEASE | below("handout", CODE)), set(), []),
+    "a release worked at its top": (RELEASE | below("handout", GIVEN) | CODE, set(), []),
+    "a release worked in my_work": (below("hw", RELEASE | below("handout", GIVEN) | below("my_work", CODE)), set(), []),
+    "two newer files at the top": (
+        below("hw/handout", CODE | {name: OLDER[name] for name in NEWER}) | below("hw", {name: CODE[name] for name in NEWER}),
+        {f"hw/{name}" for name in NEWER},
+        [
+            "Left out, though blocks are filled in: hw/handout/loss.py and hw/handout/model.py; hw/loss.py and hw/model.py, which are newer, count instead.",
+            "loss.py was taken from hw.",
+            "model.py was taken from hw.",
+        ],
+    ),
+    "another name": (named(loss="loss (1).py", model="Model.py"), set(), ["Model.py was taken for model.py.", "loss (1).py was taken for loss.py."]),
+    "a suffix": (named(loss="loss.py.txt"), set(), ["loss.py.txt was taken for loss.py."]),
+    "a hyphen": (named(loss="loss-1.py"), set(), ["loss-1.py was taken for loss.py."]),
+    "final": (named(loss="my_loss_final.py"), set(), ["my_loss_final.py was taken for loss.py."]),
+    "a copy": (named(loss="loss copy.py"), set(), ["loss copy.py was taken for loss.py."]),
+    "full-width letters": (named(loss="\uff4c\uff4f\uff53\uff53.py"), set(), ["\uff4c\uff4f\uff53\uff53.py was taken for loss.py."]),
+    "an invisible letter": (named(loss="lo\u200bss.py"), set(), ["lo\\u200bss.py was taken for loss.py."]),
+    "a copy of an untouched file": (CODE | {"loss.py": GIVEN["loss.py"], "loss (1).py": CODE["loss.py"]}, set(), ["loss (1).py was taken for loss.py."]),
+    "hidden and installed folders": (
+        CODE | {"venv/pyvenv.cfg": b"", "venv/lib/a.py": b"", ".venv/b.py": b"", ".git/c.py": b"", "node_modules/d.py": b"", ".ipynb_checkpoints/loss.py": OLDER["loss.py"]},
+        set(),
+        [],
+    ),
+    "a module in a folder": (CODE | {"utils/helpers.py": b"x = 1\n"}, set(), ["Left out: utils/helpers.py."]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_are_found_wherever_they_are(tmp_path: Path, place: str, packed: bool) -> None:
+    files, newer, notes = PLACES[place]
+    folder = on_disk(tmp_path / "anna", files)
+    for path in files:
+        os.utime(folder / path, (1e9, 1e9 + 1e6 * (path in newer)))
+    if packed and not newer:
+        taken = read_hand_in(folder_members(on_disk(tmp_path / "class", {"anna.zip": zipped(files)}))[0])
+        notes = [
+            re.sub(r"((?:from|out:) )(?=\w)|^(?=[\w ().\\-]+ was taken for)", r"\1anna.zip/", note) for note in notes
+        ]
+    else:
+        taken = read_hand_in(folder_members(folder)[0])
+        submission = read(folder)
+        assert {name: submission.sources[name] for name in CODE} == CODE
+        assert submission.notes == notes
+    assert {name: taken.files[name] for name in CODE} == CODE
+    assert [note for note in taken.notes if not note.startswith("Left out: ") or note in notes] == notes
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (but("loss.py"), "loss.py is missing."),
+        (
+            but("loss.py") | {"loss_a.py": CODE["loss.py"], "loss_b.py": OLDER["loss.py"]},
+            "loss.py is missing; loss_a.py and loss_b.py look like it. Hand in one of them as loss.py.",
+        ),
+        (
+            but("loss.py") | {"loss2.py": b"x = 1\n"},
+            "loss.py is missing; loss2.py looks like it. Hand it in as loss.py.",
+        ),
+        (CODE | {"loss.py": b"\x00\x01\x02"}, "loss.py is not a text file: it has null bytes. Save it again in your editor as UTF-8."),
+        (
+            CODE | {"loss.py": "# 손실 함수를 계산한다".encode("euc_kr")},
+            "loss.py is not UTF-8, but probably GBK or EUC-KR. Open it in your editor as GBK or EUC-KR, save it as UTF-8 and hand it in again.",
+        ),
+        (CODE | {"loss.py": b"# \x81\xff\x98"}, "loss.py is not UTF-8. Open it in your editor, save it as UTF-8 and hand it in again."),
+        (CODE | {"loss.py": b"\xff\xfe\x00"}, "loss.py begins like UTF-16 and is damaged. Open it in your editor as UTF-16, save it as UTF-8 and hand it in again."),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_one_sentence(files: dict[str, bytes], says: str, graded: Graded) -> None:
+    submission = from_files("anna", files)
+    assert submission.notes == [says]
+    [result] = graded(submission, "2.2b").questions
+    assert {(check.status, check.message) for check in result.checks} == {("error", says)}
+
+
+def test_filled_blocks_that_do_not_count_are_said_first(tmp_path: Path) -> None:
+    folder = on_disk(tmp_path, CODE | {"loss copy.py": OLDER["loss.py"]} | below("old", OLDER) | {"utils/a.py": b""})
+    for path in folder.rglob("*.py"):
+        os.utime(path, (1e9, 1e9))
+    for notes in (read(folder).notes, read_hand_in(folder_members(folder)[0]).notes):
+        assert notes[0].startswith("Left out, though blocks are filled in: old/diffusion.py, old/loss.py, ")
+        assert "loss copy.py" in notes[0] or " more" in notes[0]
+
+
+def zip_of(info: zipfile.ZipInfo) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(info, b"")
+    return out.getvalue()
+
+
+def test_names_that_zips_spell_in_an_extra_field() -> None:
+    for name, codec in (("김철수", "cp949"), ("Jörg Müller", "cp1252"), ("ガ", "shift_jis"), ("e\u0301", "cp1252")):
+        raw = name.encode(codec, "replace")
+        field = b"\x01" + struct.pack("<I", zlib.crc32(raw + b"/loss.py")) + f"{name}/loss.py".encode()
+        info = zipfile.ZipInfo("#" * len(raw) + "/loss.py")
+        info.extra = struct.pack("<HH", 0x7075, len(field)) + field
+        data = zip_of(info).replace(b"#" * len(raw), raw)
+        assert [member.path for member in archive_members(io.BytesIO(data), "a.zip", Budget())] == [
+            unicodedata.normalize("NFC", f"{name}/loss.py")
+        ]
+        wrong = zip_of(info).replace(b"#" * len(raw), b"x" * len(raw))  # a field that an older program left as it was
+        assert [member.path for member in archive_members(io.BytesIO(wrong), "a.zip", Budget())] == [
+            "x" * len(raw) + "/loss.py"
+        ]
+
+
+def test_code_is_read_out_of_a_large_archive(tmp_path: Path) -> None:
+    images = {f"hw/data/train/{at}.png": b"" for at in range(10_001)} | {
+        f"hw/.git/{at}.py": b"" for at in range(10_001)
+    }
+    stored = io.BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        archive.writestr("data/cifar.bin", bytes(130 << 20))  # more than what is usually read of a hand-in
+        archive.writestr("hw.zip", zipped(below("hw", CODE)))
+    for at, data in enumerate((zipped(below("hw", CODE) | images), stored.getvalue())):
+        taken = read_hand_in(folder_members(on_disk(tmp_path / str(at), {"anna.zip": data}))[0])
+        assert (taken.files, taken.error) == (CODE, "")
+        assert taken.notes[0].startswith("Left out: anna.zip/")
+
+
+def test_a_block_that_is_empty_is_named(graded: Graded) -> None:
+    parts = [name for name in blocks.parse(SOLVED["model.py"]) if name.startswith("1.1")]
+    text = blocks.fill(SOLVED["model.py"], parts[-1], f'raise NotImplementedError("{parts[-1]}")')
+    [result] = graded(from_files("anna", CODE | {"model.py": text.encode()}), "1.1").questions
+    assert 0 < result.score < result.max_score
+    assert result.status == "error"
+    assert {check.message for check in result.checks if check.status != "passed"} == {f"Block {parts[-1]} is empty."}
+    [result] = graded(from_files("anna", CODE | {"loss.py": GIVEN["loss.py"]}), "2.2b").questions
+    assert {(check.status, check.message) for check in result.checks} == {("not_attempted", "Block 2.2b is empty.")}
+    [result] = graded(from_files("anna", CODE | {"model.py": GIVEN["model.py"]}), "1.1").questions
+    assert {check.message for check in result.checks} == {"Blocks 1.1a, 1.1b and 1.1c are empty."}
+
+
+def test_what_students_raise_in_their_own_code_stays() -> None:
+    inner = 'def mine():\n    raise NotImplementedError("2.2b")\n\nif fake is None:\n    raise NotImplementedError("2.2b")\nloss = -fake'
+    text = blocks.fill(SOLVED["loss.py"], "2.2b", inner)
+    submission = from_files("anna", CODE | {"loss.py": text.encode()})
+    assert submission.text("loss.py") == text
+    assert submission.notes == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 100_000,
+        "-" * 200_000,
+        "not " * 50_000,
+        "x = " + "a." * 80_000 + "a",
+        "x = " + "[" * 190 + "]" * 190,
+        "\n".join(" " * at + "if x:" for at in range(600)),
+        "if x:\n  pass\n" + "elif x:\n  pass\n" * 10_000,
+        "x = " + "a if b else " * 20_000 + "c",
+        '"""' * 50_000,
+        "f'" + "{f'" * 50_000,
+        "\\\n" * 100_000,
+        "class A:\n" * 20_000,
+        "import " + "a, " * 60_000 + "a",
+        "from " + "a." * 40_000 + "a import " + "b, " * 40_000 + "b",
+        "import " + "a." * 80_000 + "a",
+        "%" * 200_000,
+        "#" * 200_000 + "\n" + "####################\n" * 5_000,
+    ],
+    ids=range(17),
+)
+def test_hostile_text_is_read_like_any_other(text: str) -> None:
+    submission = from_files("anna", CODE | {"loss.py": f"{SOLVED['loss.py']}\n{text}".encode()})
+    assert len(submission.notes) >= 1
+    assert all(len(note) < 1000 for note in submission.notes)

@@ -270,3 +270,14 @@ def test_the_model_answer_of_two_is_no_evidence() -> None:
     model = {question: block.body for text in texts for question, block in blocks.parse(text).items()}
     students = {name: codes for name, codes in a_class(60, 0).items() if name not in ("s001", "s002")}
     assert groups_of(students | {"xia": model, "zoe": disguised(model)}) == []
+
+
+def test_a_copy_is_found_whose_rulers_are_gone() -> None:
+    students = a_class(40, 1)
+    students["zoe"] = disguised(students["s007"])
+    sources = {name: handed_in(codes) for name, codes in students.items()}
+    sources["zoe"] = {
+        file: "\n".join(line for line in source.decode().split("\n") if "####" not in line).encode("utf-16")
+        for file, source in sources["zoe"].items()
+    }
+    assert [group.students for group in similarity(sources).groups] == [("s007", "zoe")]
