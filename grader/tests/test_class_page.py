@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import random
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -33,7 +32,7 @@ from grader.report.regrade import Before, Changes
 from grader.report.result import CheckResult, QuestionResult, Result
 from grader.submission import Submission
 
-from .browser import CHROMIUM, DRIVER, ENTER, TAB, Browser
+from .browser import CHROMIUM, DRIVER, ENTER, TAB, WIDE_FONT, Browser
 from .test_html import CONTRAST, HOSTILE, SIZES, WIDER, Page
 
 WORTH = {"2.1a": 9, "2.1b": 9, "2.2a": 10}
@@ -503,8 +502,10 @@ def test_it_can_be_read(browser: Browser, page: Path, size: str, scheme: str) ->
     seen, poor = browser.run(CONTRAST)  # opens every part of the page
     assert seen > 1000
     assert poor == []
-    assert browser.run("return [document.scrollingElement.scrollWidth, innerWidth]") == [SIZES[size][0]] * 2
-    assert browser.run(WIDER, "p, h1, h2, h3, li, dd, summary, figcaption, .more div") == []
+    for widen in ("", WIDE_FONT):
+        browser.run(widen)
+        assert browser.run("return [document.scrollingElement.scrollWidth, innerWidth]") == [SIZES[size][0]] * 2
+        assert browser.run(WIDER, "p, h1, h2, h3, li, dd, summary, figcaption, .more div") == []
     assert complaints(browser) == []
 
 
@@ -618,10 +619,8 @@ def test_hostile_text_runs_nothing(browser: Browser, tmp_path: Path) -> None:
 
 
 @in_a_browser
-def test_five_hundred_students_open_soon(browser: Browser, tmp_path: Path) -> None:
+def test_five_hundred_students_are_shown(browser: Browser, tmp_path: Path) -> None:
     path = write_classroom(tmp_path / "index.html", 500)
-    started = time.monotonic()
-    browser.open(path, *SIZES["laptop"], "light")  # returns when the page has loaded
+    browser.open(path, *SIZES["laptop"], "light")
     assert len(browser.run(SHOWN)) == 500
-    assert time.monotonic() - started < 20  # it takes one; machines are slow at times
     assert complaints(browser) == []

@@ -378,12 +378,15 @@ def test_an_error_of_the_grader_in_a_callback_is_not_the_students(student: Stude
         student.code.swallow(f)
 
 
-def test_time_in_callbacks_does_not_count(make: Make) -> None:
+def test_time_in_callbacks_does_not_count(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, minutes = time.monotonic, []
+
     def slow(x: torch.Tensor, k: int) -> torch.Tensor:
-        time.sleep(0.4)
+        minutes.append(60.0)
         return x
 
-    assert len(make(seconds=1).code.call(slow, 4)) == 4
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + sum(minutes))
+    assert len(make(seconds=30).code.call(slow, 4)) == 4
 
 
 # ---------------------------------------------------------------- failures
@@ -437,15 +440,17 @@ def test_failures_have_a_verdict_and_cost_one_call(make: Make, name: str, status
         ("x = " + "-" * 200_000 + "1\n", "", ""),
     ],
 )
-def test_files_that_cannot_be_imported_are_tried_once(make: Make, source: str, status: str, says: str) -> None:
+def test_files_that_cannot_be_imported_are_tried_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, source: str, status: str, says: str
+) -> None:
     student = make(source, seconds=2)
     first = failure(student.code.f)
     assert first.status == status or not status
     assert says in first.message
-    started = time.monotonic()
+    trips = count_round_trips(student, monkeypatch)
     again = failure(student.code.f)
     assert (again.status, again.message) == (first.status, first.message)
-    assert time.monotonic() - started < 1
+    assert trips == [] or not status
 
 
 def test_the_budget_of_a_submission_ends(make: Make) -> None:

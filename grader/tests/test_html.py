@@ -25,7 +25,7 @@ from grader.report.pictures import grid
 from grader.report.result import CheckResult, QuestionResult, Result
 from grader.submission import Submission
 
-from .browser import CHROMIUM, DRIVER, ENTER, TAB, Browser
+from .browser import CHROMIUM, DRIVER, ENTER, TAB, WIDE_FONT, Browser
 from .conftest import EXACT, QUESTIONS, Graded, filled
 
 HOSTILE = [
@@ -256,7 +256,7 @@ return [seen, poor];
 """
 WIDER = """
 const wider = [...document.querySelectorAll(arguments[0])].filter(e => e.scrollWidth > e.clientWidth + 1);
-return wider.map(e => e.textContent.slice(0, 60));
+return wider.map(e => [...e.textContent].slice(0, 60).join(''));
 """
 REACHED = """
 const all = [...document.querySelectorAll("a[href], summary, [tabindex]")].filter(e => e.checkVisibility());
@@ -300,8 +300,12 @@ def test_it_can_be_read(browser: Browser, page: Path, size: str, scheme: str) ->
     seen, poor = browser.run(CONTRAST)  # opens every part of the page
     assert seen > 100
     assert poor == []
-    assert browser.run("return [document.scrollingElement.scrollWidth, innerWidth]") == [SIZES[size][0]] * 2
-    assert browser.run(WIDER, ".formula div, p, h1, h3, h4, li, dd, nav a") == []
+    for widen in ("", WIDE_FONT):
+        browser.run(widen)
+        assert browser.run("return [document.scrollingElement.scrollWidth, innerWidth]") == [SIZES[size][0]] * 2
+        assert browser.run(WIDER, "p, h1, h3, h4, li, dd, nav a") == []
+    scrolls = "return [...document.querySelectorAll('.formula div')].map(e => getComputedStyle(e).overflowX)"
+    assert set(browser.run(scrolls)) == {"auto"}  # no line of a formula can be broken
     assert [entry for entry in browser.console() if entry["level"] in ("SEVERE", "WARNING")] == []
 
 

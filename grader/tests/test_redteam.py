@@ -152,10 +152,9 @@ def test_attack(
     }
     submission = armed(base, attack, places)
     questions = [QUESTIONS[question] for question in ("2.2b", "2.1b", "2.3a")]
-    before, started = resident_bytes(), time.monotonic()
+    before = resident_bytes()
     result = grade(submission, questions, zygote, 0, call_seconds=2.0, wall_seconds=20.0)
 
-    assert time.monotonic() - started < 60
     graded = by_id(result)
     reasons = [f"{check.status}: {check.message}" for check in graded["2.2b"].checks]
     assert graded["2.2b"].score <= attack.earns, reasons
