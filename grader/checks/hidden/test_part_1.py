@@ -19,6 +19,7 @@ from grader.checks.test_1_4_gan_step import (
     MOVED_GENERATOR,
     draw_game,
     expect_played,
+    noise_named,
     play,
 )
 from grader.checks.test_1_5_visualize import PLOT, draw_map
@@ -82,10 +83,11 @@ def test_gan_step_of_other_rates(student: Student, draw: Draw) -> None:
     games = [draw_game(draw, 11, 0.1, 0.8), draw_game(draw, 2, 0.9, 0.05), draw_game(draw, 3, 1.5, 0.4)]
     played = play(student, games)
     moved = {name: [game.after[name] for game in played] for name in ("discriminator", "generator")}
-    expect_played(DISCRIMINATOR_LOSS, played, [game.losses[0] for game in played], "the discriminator's loss")
-    expect_played(MOVED_DISCRIMINATOR, played, moved["discriminator"], "the discriminator after its step")
-    expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
-    expect_played(MOVED_GENERATOR, played, moved["generator"], "the generator after its step")
+    with noise_named(student, games[0]):
+        expect_played(DISCRIMINATOR_LOSS, played, [game.losses[0] for game in played], "the discriminator's loss")
+        expect_played(MOVED_DISCRIMINATOR, played, moved["discriminator"], "the discriminator after its step")
+        expect_played(GENERATOR_LOSS, played, [game.losses[1] for game in played], "the generator's loss")
+        expect_played(MOVED_GENERATOR, played, moved["generator"], "the generator after its step")
 
 
 @question("1.5")
