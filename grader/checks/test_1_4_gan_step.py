@@ -41,7 +41,8 @@ MEANS = {  # what torch's own words mean in a step of a GAN
 NEW_NOISE = "z is the only source of randomness: use it in both steps, and draw no noise of your own."
 TRAINING = "Leave out eval() and train(False): both networks stay in training mode."
 ONE_STEP = (
-    "It is right with plain gradient descent: what moves it must be one step() a call of the optimizer that is given."
+    "One call with plain gradient descent is right: every call must take one step() of the optimizer that is given, "
+    "from zero gradients."
 )
 ZERO_GRAD = "Zero the gradients of a network before each backward whose gradients it steps along."
 Inputs = dict[str, Tensor]
