@@ -21,10 +21,10 @@ def gan_step(
     Goodfellow et al., "Generative Adversarial Nets" (2014): algorithm 1, with the non-saturating loss of section 3.
 
     Args:
-        generator: z (B, z_dim) -> images shaped like `x`.
-        discriminator: images -> (B,) probabilities that they are real.
+        generator: z (B, z_dim) -> images shaped like `x`. In training mode, and so it stays.
+        discriminator: images -> (B,) probabilities that they are real. In training mode, and so it stays.
         generator_optimizer, discriminator_optimizer: hold the parameters of one network each.
-        x: (B, *x_shape) real images.
+        x: (B, C, H, W) real images.
         z: (B, z_dim) noise, used in both steps and the only source of randomness.
 
     Returns:
@@ -33,8 +33,8 @@ def gan_step(
     """
     ############################ Your code here ############################
     # TODO(1.4): take a step of the discriminator on `x` and on generated images that are detached; then a step of
-    # the generator, judged by the new discriminator. Each starts from zero gradients, whatever there were before the
-    # call, and moves its own parameters only. Leave the losses, as tensors, in `discriminator_loss` and
+    # the generator, judged by the new discriminator. Each starts from zero gradients, even if there were some before
+    # the call, and moves its own parameters only. Leave the losses, as tensors, in `discriminator_loss` and
     # `generator_loss`.
     ########################################################################
     raise NotImplementedError("1.4")

@@ -13,17 +13,17 @@ def compute_elbo(x: Tensor, x_reconst: Tensor, z_posterior: Normal, z_prior: Nor
     Kingma and Welling, "Auto-Encoding Variational Bayes" (2014), equation (3) and appendix C.1.
 
     Args:
-        x: (B, ...) images in [0, 1]; grey pixels count as probabilities.
+        x: (B, C, H, W) images in [0, 1]; grey pixels count as probabilities.
         x_reconst: decoded images in [0, 1], shaped like `x`. They may be exactly 0 or 1.
-        z_posterior: q(z|x), a distribution over (B, z_dim).
-        z_prior: p(z), any Normal whose mean and standard deviation broadcast to (B, z_dim).
+        z_posterior: q(z|x), a Normal over (B, z_dim).
+        z_prior: p(z), any Normal over (z_dim,) or (B, z_dim).
     """
     from torch.distributions import kl_divergence  # in here, since block 2.1a leaves a result of the same name
 
     ############################ Your code here ############################
     # TODO(1.2): compute the evidence lower bound of each image: sum over its pixels, and over its latents.
-    # Leave it in `elbo`, of shape (B,). Where `x_reconst` is exactly 0 or 1, it and its gradients are to be finite;
-    # if you clamp, then at no more than 1e-5.
+    # Leave it in `elbo`, of shape (B,). Where `x_reconst` is exactly 0 or 1, it and its gradients must be finite;
+    # if you clamp it, then at no more than 1e-5.
     ########################################################################
     log_likelihood = -F.binary_cross_entropy(x_reconst, x, reduction="none").flatten(1).sum(dim=1)
     elbo = log_likelihood - kl_divergence(z_posterior, z_prior).sum(dim=1)

@@ -59,7 +59,7 @@ class MLPVAE(nn.Module):
         ########################################################################
 
     def encode(self, x: Tensor) -> Normal:
-        """x (B, *x_shape) in [0, 1] -> q(z|x), a Normal whose mean and standard deviation are (B, z_dim)."""
+        """x (B, C, H, W) in [0, 1] -> q(z|x), a Normal whose mean and standard deviation are (B, z_dim)."""
         ############################ Your code here ############################
         # TODO(1.1b): leave q(z|x) in `posterior`.
         ########################################################################

@@ -61,7 +61,9 @@ GRADIENT_AT_ZERO = (
     "The bound itself is finite; the logarithm has no gradient at 0. Keep x_reconst away from 0 and 1 before the "
     "logarithm: what is done about it behind the logarithm, or by xlogy, does not help the gradient."
 )
-OVERFLOW = "Where x_reconst is 1e-6 away from 0 and 1 it is not finite either: it is near 1e6 there, and float16 ends at 65504."
+OVERFLOW = (
+    "Where x_reconst is 1e-6 away from 0 and 1 it is not finite either; it is near 1e6, and float16 ends at 65504."
+)
 NOT_SAMPLED = "Draw nothing: the KL divergence of two normal distributions has a closed form, and the images are given."
 GREY = "Pixels are grey here. A Bernoulli distribution of torch takes 0 and 1 only, unless it is told not to validate."
 

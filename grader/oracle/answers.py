@@ -31,6 +31,8 @@ WITHHELD = {  # what answers a question: by the name of the closed form, its mod
     "GENERATOR_LOSS": "gan_step",
     "MOVED_DISCRIMINATOR": "gan_step",
     "MOVED_GENERATOR": "gan_step",
+    "GENERATOR_BY_ADAM": "gan_step",
+    "DISCRIMINATOR_BY_ADAM": "gan_step",
     "q_sample": "forward_process",
     "LINEAR_BETAS": "schedules",
     "COSINE_BETAS": "schedules",

@@ -1,9 +1,10 @@
-"""One step of a GAN of two linear networks by gradient descent (Goodfellow et al., 2014, algorithm 1)."""
+"""Steps of a GAN of two linear networks by gradient descent or by Adam (Goodfellow et al., 2014, algorithm 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -312,3 +313,61 @@ MOVED_GENERATOR = closed_form(
         ),
     },
 )
+
+# ---------------------------------------------------------------- by Adam
+
+ADAM = {
+    "betas": (0.5, 0.9),
+    "eps": 0.1,
+    "weight_decay": 0.2,
+}  # a large eps: a step is smooth where a gradient is near 0
+
+
+def follow(
+    game: Game, calls: Tensor, optimizer: Callable[..., torch.optim.Optimizer], **options: Any
+) -> tuple[Tensor, Tensor]:
+    """The generator and the discriminator after calls of `gan_step` with optimizers of a kind."""
+    generator, discriminator = (x.detach().clone().requires_grad_() for x in (game.generator, game.discriminator))
+    steps: list[tuple[Tensor, Loss, torch.optim.Optimizer]] = [
+        (discriminator, discriminator_loss, optimizer([discriminator], lr=float(game.discriminator_lr), **options)),
+        (generator, generator_loss, optimizer([generator], lr=float(game.generator_lr), **options)),
+    ]
+    for _ in range(int(calls)):
+        for network, loss, taken in steps:
+            (network.grad,) = torch.autograd.grad(game.value(loss, discriminator, generator), network)
+            taken.step()
+    return generator.detach(), discriminator.detach()
+
+
+def _forgetting(game: Game, calls: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where every call makes optimizers of its own, with the options of those given."""
+    for _ in range(int(calls)):
+        generator, discriminator = follow(game, torch.tensor(1), torch.optim.Adam, **ADAM)
+        game = replace(game, generator=generator, discriminator=discriminator)
+    return game.generator, game.discriminator
+
+
+def _by_adam(which: int) -> ClosedForm:
+    """The generator (0) or the discriminator (1) after some calls of `gan_step` with Adam."""
+
+    def formula(networks: Callable[[Game, Tensor], tuple[Tensor, Tensor]]) -> Formula:
+        return lambda calls, **game: networks(Game(**game), calls)[which]
+
+    def adam(**options: Any) -> Formula:
+        return formula(lambda game, calls: follow(game, calls, torch.optim.Adam, **ADAM | options))
+
+    return ClosedForm(
+        (adam(),),
+        {
+            "The parameters move by the learning rate times the gradient, which is the step of plain SGD only: call "
+            "step() of the optimizers that gan_step is given.": (
+                formula(lambda game, calls: follow(game, calls, torch.optim.SGD))
+            ),
+            "Every call makes optimizers of its own, which know nothing of the calls before: use those that gan_step "
+            "is given.": formula(_forgetting),
+            "The weight decay of the optimizers is left out: call their step().": adam(weight_decay=0.0),
+        },
+    )
+
+
+GENERATOR_BY_ADAM, DISCRIMINATOR_BY_ADAM = _by_adam(0), _by_adam(1)

@@ -6,13 +6,21 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, testing
+import torch.nn.functional as F
+from torch import Tensor, nn, testing
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from grader.oracle import mlp
 from grader.oracle.closed_form import ClosedForm
 from grader.oracle.elbo import ELBO
-from grader.oracle.gan_step import DISCRIMINATOR_LOSS, GENERATOR_LOSS, MOVED_DISCRIMINATOR, MOVED_GENERATOR
+from grader.oracle.gan_step import (
+    DISCRIMINATOR_BY_ADAM,
+    DISCRIMINATOR_LOSS,
+    GENERATOR_BY_ADAM,
+    GENERATOR_LOSS,
+    MOVED_DISCRIMINATOR,
+    MOVED_GENERATOR,
+)
 
 LN2 = math.log(2)
 
@@ -68,7 +76,7 @@ def test_elbo_by_hand(x: float, x_reconst: float, mean: float, stddev: float, va
 
 
 @pytest.mark.parametrize("prior", [(3,), (1,), (), (4, 3)])
-@pytest.mark.parametrize("shape", [(4, 6), (4, 2, 3, 5)])
+@pytest.mark.parametrize("shape", [(4, 1, 2, 3), (4, 2, 3, 5)])
 def test_elbo_agrees_with_torch_distributions(shape: tuple[int, ...], prior: tuple[int, ...]) -> None:
     inputs = elbo_inputs(*shape, prior=prior)
     likelihood = Bernoulli(probs=inputs["x_reconst"], validate_args=False).log_prob(inputs["x"])
@@ -148,7 +156,17 @@ def test_a_small_step_lowers_the_loss_it_goes_down() -> None:
 
 # ---------------------------------------------------------------- misconceptions
 
-FORMS = {"elbo": (ELBO, elbo_inputs(5, 3, 2, 4))} | {name: (form, game()) for name, form in GAN_FORMS.items()}
+FAR = elbo_inputs(5, 3, 2, 4)  # where every clamp changes something
+FAR |= {
+    "x_reconst": FAR["x_reconst"].logit().mul(4).sigmoid(),
+    "posterior_mean": 9 * FAR["posterior_mean"],
+    "posterior_stddev": FAR["posterior_stddev"] ** 5,
+}
+FORMS = {"elbo": (ELBO, FAR)} | {name: (form, game()) for name, form in GAN_FORMS.items()}
+FORMS |= {
+    f"{form}_by_adam": (known, game() | {"calls": torch.tensor(2)})
+    for form, known in (("generator", GENERATOR_BY_ADAM), ("discriminator", DISCRIMINATOR_BY_ADAM))
+}
 
 
 @pytest.mark.parametrize(
@@ -218,3 +236,29 @@ def test_a_standard_deviation_is_told_from_softplus(says: str) -> None:
         if all(torch.allclose(sigma(s * head), mlp.SIGMA.at(**known, scale=s).misconceived(sentence)) for s in scales)
     }
     assert [says in sentence for sentence in fits] == [True]
+
+
+# ---------------------------------------------------------------- Adam
+
+
+@pytest.mark.parametrize("form", [GENERATOR_BY_ADAM, DISCRIMINATOR_BY_ADAM])
+def test_steps_by_adam_are_those_of_modules_and_their_optimizers(form: ClosedForm) -> None:
+    inputs = game()
+    layers = generator, discriminator = nn.Linear(2, 3).double(), nn.Linear(3, 1).double()
+    optimizers = []
+    for layer, name in zip(layers, ("generator", "discriminator"), strict=True):
+        weights = torch.atleast_2d(inputs[name])
+        layer.load_state_dict({"weight": weights[:, :-1], "bias": weights[:, -1]})
+        rate = float(inputs[f"{name}_lr"])
+        optimizers.append(torch.optim.Adam(layer.parameters(), lr=rate, betas=(0.5, 0.9), eps=0.1, weight_decay=0.2))
+    for _ in range(2):
+        for optimizer, loss in (
+            (optimizers[1], lambda fake: -F.logsigmoid(discriminator(inputs["x"])) - F.logsigmoid(-fake)),
+            (optimizers[0], lambda fake: -F.logsigmoid(fake)),
+        ):
+            optimizer.zero_grad()
+            loss(discriminator(generator(inputs["z"]))).mean().backward()
+            optimizer.step()
+    layer = generator if form is GENERATOR_BY_ADAM else discriminator
+    expected = form.at(calls=torch.tensor(2), **inputs).values()[0]
+    testing.assert_close(torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach().view_as(expected), expected)
