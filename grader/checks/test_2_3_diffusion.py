@@ -477,23 +477,27 @@ class Moves:
         }
         means = {text: Moments(mean, right.std) for text, mean in self.wrong_means().items()}
         renoised = Moments(previous.sqrt() * self.start, (1 - previous).sqrt())
-        text = "The x_0 that a step predicts is noised anew; x_{t-1} depends on x_t too: self.p_sample draws it."
-        return {text: Moments(right.mean, std) for text, std in scales.items()} | means | {text: renoised}
+        clamped = self.posterior(self.start.clamp(-1, 1))
+        return (
+            {text: Moments(right.mean, std) for text, std in scales.items()}
+            | means
+            | {
+                "The x_0 that a step predicts is clamped to [-1, 1]; latents are not.": clamped,
+                "The x_0 that a step predicts is noised anew; x_{t-1} depends on x_t too: self.p_sample draws it.": renoised,
+            }
+        )
 
     def wrong_means(self) -> dict[str, Tensor]:
         """What known mistakes make of the mean of a step, by the sentence that says what was done."""
         abar, alpha, noise = self.at(self.schedule.alphas_cumprod), 1 - self.at(self.schedule.betas), self.prediction
         scaled = (1 - alpha) / (1 - abar).sqrt() * noise
         starts = {
-            "The x_0 that a step predicts is clamped to [-1, 1]; latents are not.": self.start.clamp(-1, 1),
             "The predicted noise is added to x; it must be subtracted.": (self.x + (1 - abar).sqrt() * noise)
             / abar.sqrt(),
             "x_0 is predicted without dividing by the square root of alphas_cumprod.": abar.sqrt() * self.start,
             "x_0 is predicted with alphas_cumprod where its square root must be.": (self.x - (1 - abar) * noise) / abar,
         }
         return {text: self.posterior(start).mean for text, start in starts.items()} | {
-            "The predicted noise is added in the mean of a step; it must be subtracted.": (self.x + scaled)
-            / alpha.sqrt(),
             "The mean of a step is not divided by the square root of alpha, which is 1 - beta.": self.x - scaled,
             "In the mean of a step the predicted noise has the weight beta, without 1 / sqrt(1 - alphas_cumprod).": (
                 self.x - (1 - alpha) * noise
@@ -532,19 +536,17 @@ def _explain_end(samples: Tensor, mean: Tensor, seen: Recorder) -> str:
     last = Moves(seen.data.schedule, [0], x[None], samples[None], seen.predictions[-1][None])
     known = {
         "The step t = 0 is computed, but its result is thrown away.": x,
+        "What the step t = 0 returns is added to its x; it is the result.": x + mean,
         "The result, or the x_0 that the step t = 0 predicts, is clamped to [-1, 1]; latents are not.": mean.clamp(
             -1, 1
         ),
         "The result goes through a tanh; latents are not bounded.": mean.tanh(),
-        "What the step t = 0 returns is added to its x; it is the result.": x + mean,
         **{text: wrong_mean[0] for text, wrong_mean in last.wrong_means().items()},
     }
-    for sentence, value in known.items():
-        if close(samples, value, rtol=1e-3, atol=1e-4):
-            return sentence
-    if float(samples.abs().max()) <= 1:
-        return "The result stays within [-1, 1]: it seems to be clamped or squashed."
-    return explain_clamp(samples, "The result") or _explain_added(samples - mean, x)
+    if bool((samples == samples.max()).all()):  # which tells little
+        return explain_clamp(samples, "The result")
+    fits = (text for text, value in known.items() if close(samples, value, rtol=1e-4, atol=5e-5))
+    return next(fits, "") or explain_clamp(samples, "The result") or _explain_added(samples - mean, x)
 
 
 def _explain_added(added: Tensor, x: Tensor) -> str:
