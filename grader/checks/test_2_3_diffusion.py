@@ -476,16 +476,15 @@ class Moves:
             "The noise is not scaled: its standard deviation is 1 at every step.": torch.ones_like(right.std),
         }
         means = {text: Moments(mean, right.std) for text, mean in self.wrong_means().items()}
-        renoised = Moments(previous.sqrt() * self.start, (1 - previous).sqrt())
-        clamped = self.posterior(self.start.clamp(-1, 1))
-        return (
-            {text: Moments(right.mean, std) for text, std in scales.items()}
-            | means
-            | {
-                "The x_0 that a step predicts is clamped to [-1, 1]; latents are not.": clamped,
-                "The x_0 that a step predicts is noised anew; x_{t-1} depends on x_t too: self.p_sample draws it.": renoised,
-            }
-        )
+        others = {
+            "The x_0 that a step predicts is clamped to [-1, 1]; latents are not.": (
+                self.posterior(self.start.clamp(-1, 1))
+            ),
+            "The x_0 that a step predicts is noised anew; x_{t-1} depends on x_t too: self.p_sample draws it.": (
+                Moments(previous.sqrt() * self.start, (1 - previous).sqrt())
+            ),
+        }
+        return {text: Moments(right.mean, std) for text, std in scales.items()} | means | others
 
     def wrong_means(self) -> dict[str, Tensor]:
         """What known mistakes make of the mean of a step, by the sentence that says what was done."""
