@@ -339,7 +339,7 @@ def instead_of_labels(labels: object, right: Tensor) -> str:
 def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
     """The first x is standard normal noise, new in every call.
 
-    False-failure rate: at most 2e-10, at 98,304 numbers, and at 1,024 of a single image.
+    False-failure rate: at most 2e-10, at 98,304 numbers.
     """
     data = GaussianData(Schedule(1e-3, 0.4, 2), 0.0, 1.0)
     diffusion = make(student, data.schedule)
@@ -361,7 +361,9 @@ def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
 def test_sampler_draws_every_transition(student: Student, draw: Draw) -> None:
     """Every x_{t-1} is drawn from the posterior: its mean, plus fresh noise of its variance.
 
-    False-failure rate: at most 8e-10, at 114,048 numbers, and at 11,264 of a single image in evaluation mode.
+    Once for many images, and once for a single image in evaluation mode.
+
+    False-failure rate: at most 8e-10, at 114,048 numbers.
     """
     schedule = Schedule(1e-3, 0.6, 12)
     _, seen = run_sampler(student, draw, GaussianData(schedule, 0.5, 0.5), (24, 3, 12, 12))
