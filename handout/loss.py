@@ -41,11 +41,11 @@ class KLDivergenceLoss(nn.Module):
 
         Args:
             mu: (B, ...) posterior means.
-            logvar: (B, ...) logarithms of the posterior variances, any real number.
+            logvar: (B, ...) logarithms of the posterior variances, any real number, shaped like `mu`.
         """
         ############################ Your code here ############################
         # TODO(2.1a): compute the KL divergence of q(z|x) = N(mu, exp(logvar)) from p(z) = N(0, I).
-        # Leave it in `kl_divergence`, of shape (B,). `mu` and `logvar` may have any number of axes.
+        # Leave it in `kl_divergence`, of shape (B,). `mu` and `logvar` may have any number of axes from two on.
         ########################################################################
         raise NotImplementedError("2.1a")
         ########################################################################

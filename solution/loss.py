@@ -42,11 +42,11 @@ class KLDivergenceLoss(nn.Module):
 
         Args:
             mu: (B, ...) posterior means.
-            logvar: (B, ...) logarithms of the posterior variances, any real number.
+            logvar: (B, ...) logarithms of the posterior variances, any real number, shaped like `mu`.
         """
         ############################ Your code here ############################
         # TODO(2.1a): compute the KL divergence of q(z|x) = N(mu, exp(logvar)) from p(z) = N(0, I).
-        # Leave it in `kl_divergence`, of shape (B,). `mu` and `logvar` may have any number of axes.
+        # Leave it in `kl_divergence`, of shape (B,). `mu` and `logvar` may have any number of axes from two on.
         ########################################################################
         kl_divergence = 0.5 * (mu**2 + torch.exp(logvar) - 1 - logvar).flatten(1).sum(dim=1)
         ########################################################################

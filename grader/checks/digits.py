@@ -18,15 +18,15 @@ NEAR = 0.02  # of a number, more than rounding it a few times to 16 bits takes a
 HINT = "Compute in float32: use neither half() nor autocast."
 
 
-def rounded_to(x: Tensor) -> torch.dtype | None:
-    """The type of 16 bits that holds all of some numbers in float64 exactly, if one does."""
-    return next((dtype for dtype in (torch.float16, torch.bfloat16) if torch.equal(x.to(dtype).double(), x)), None)
+def is_rounded(x: Tensor) -> bool:
+    """Whether a type of 16 bits holds all of some numbers in float64 exactly."""
+    return any(torch.equal(x.to(dtype).double(), x) for dtype in (torch.float16, torch.bfloat16))
 
 
 def expect_all_digits(x: Tensor, what: str) -> None:
     """Expect numbers that are not all rounded to 16 bits. Raises Failure."""
-    if bool(x.any()) and (dtype := rounded_to(x)):
-        raise wrong(f"{what} has only the digits of {dtype}.", HINT)
+    if bool(x.any()) and is_rounded(x):
+        raise wrong(f"{what} has only the digits of a type of 16 bits, as float16 is.", HINT)
 
 
 def explain_digits(judged: Sequence[tuple[Tensor, Expected]]) -> str:
@@ -35,9 +35,9 @@ def explain_digits(judged: Sequence[tuple[Tensor, Expected]]) -> str:
     right = torch.cat([expected.values()[0].flatten() for _, expected in judged])
     telling = (right != right.half().double()) & (right != right.bfloat16().double())
     near = bool(((got - right).abs() <= NEAR * right.abs()).all())
-    if not near or int(telling.sum()) < FEWEST or not (dtype := rounded_to(got[telling])):
-        return ""
-    return f"The results have only the digits of {dtype}. {HINT}"
+    if near and int(telling.sum()) >= FEWEST and is_rounded(got[telling]):
+        return f"The results have only the digits of a type of 16 bits, as float16 is. {HINT}"
+    return ""
 
 
 def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]], what: str) -> None:

@@ -238,6 +238,8 @@ def _expect_distribution(noise: Tensor, count: int, what: str) -> None:
 
 def explain_clamp(x: Tensor, what: str) -> str:
     """Whether many numbers are the largest or the smallest of all, as a sentence; "" if they are not."""
+    if bool((x == x.max()).all()):
+        return f"{what} is {float(x.max()):.4g} everywhere."
     for bound, beyond in [(float(x.max()), "above"), (float(x.min()), "below")]:
         if (ties := int((x == bound).sum())) >= TIES:
             return f"{what} is {bound:.4g} in {ties} places and never {beyond}: it must not be clamped."

@@ -9,7 +9,7 @@ from grader.engine.student import Student, observe, observe_each
 from grader.oracle.answers import form
 
 from .device import expect_on_device_of
-from .digits import expect_each
+from .digits import expect_each, expect_with_digits
 from .draw import Draw
 from .expect import expect, expect_gradients, expect_unchanged
 from .raised import unassigned, with_hints
@@ -52,7 +52,7 @@ def draw_around_margins(draw: Draw, *shape: int) -> dict[str, Tensor]:
 @with_hints(HINGE_ERRORS)
 def test_discriminator_single_logits(student: Student, draw: Draw) -> None:
     """One real and one fake logit, at values that can be checked by hand."""
-    values = [(0.0, 0.0), (-1.0, 1.0), (0.25, -3.0), (4.0, 0.5), (2.0, -2.0), (-0.5, -0.75)]
+    values = [(0.0, 0.0), (-3.0, 1.0), (0.25, -3.0), (4.0, 2.5), (2.0, -2.0), (-0.5, -0.75)]
     cases = [{"real": torch.full((1,) * 4, real), "fake": torch.full((1,) * 4, fake)} for real, fake in values]
     expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
@@ -82,8 +82,11 @@ def test_discriminator_both_margins(student: Student, draw: Draw) -> None:
 def test_discriminator_gradient(student: Student, draw: Draw) -> None:
     """The gradients by real and fake, off the kinks of the hinge."""
     cases = [draw_around_margins(draw, *shape) for shape in [(8, 1, 1, 1), (2, 1, 6, 1), (3, 1, 4, 4)]]
-    for inputs, observed in zip(cases, observe_each(student.loss.GANLossD(), cases), strict=True):
-        expect_gradients(observed, DISCRIMINATOR_HINGE.at(**inputs))
+    seen = observe_each(student.loss.GANLossD(), cases)
+    rights = [DISCRIMINATOR_HINGE.at(**inputs) for inputs in cases]
+    expect_with_digits([(observed.value, right) for observed, right in zip(seen, rights, strict=True)], "the loss")
+    for observed, right in zip(seen, rights, strict=True):
+        expect_gradients(observed, right)
 
 
 @question("2.2a")
@@ -130,8 +133,11 @@ def test_generator_batches_and_patches(student: Student, draw: Draw) -> None:
 def test_generator_gradient(student: Student, draw: Draw) -> None:
     """The gradient by fake, the same for every logit; fake stays as it is."""
     cases = [{"fake": draw_logits(draw, *shape)} for shape in [(8, 1, 1, 1), (2, 1, 6, 1), (3, 1, 4, 4)]]
-    for inputs, observed in zip(cases, observe_each(student.loss.GANLossG(), cases), strict=True):
-        expect_gradients(observed, GENERATOR_HINGE.at(**inputs))
+    seen = observe_each(student.loss.GANLossG(), cases)
+    rights = [GENERATOR_HINGE.at(**inputs) for inputs in cases]
+    expect_with_digits([(observed.value, right) for observed, right in zip(seen, rights, strict=True)], "the loss")
+    for observed, right, inputs in zip(seen, rights, cases, strict=True):
+        expect_gradients(observed, right)
         expect_unchanged(observed, inputs)
 
 

@@ -82,8 +82,8 @@ def test_noise_says_what_its_tolerance_was_bought_at() -> None:
     bound, ledger = mean_bound(x.numel(), SHARE), Ledger()
     with kept_in(ledger):
         expect_standard_normal(x - x.mean() + bound / 2, {"image": (0,)}, "The noise")
-    assert ledger["mean of 65,536 numbers, at a rate of 1.7e-11"] == pytest.approx(0.5)
-    assert len(ledger) == 6
+    assert ledger["mean of 65,536 numbers, at a rate of 1.4e-11"] == pytest.approx(0.5)
+    assert len(ledger) == 8
     assert all(used < 1 for used in ledger.values())
 
 

@@ -201,6 +201,9 @@ def test_right_noise_passes(seed: int) -> None:
         (lambda x: x[:, :, :1].expand_as(x), "one pixel has the same noise as another"),
         (lambda x: torch.cat([x[:32], -x[:32]]), "one image has the same noise as another, with the sign flipped."),
         (lambda x: (x + x.roll(1, 0)) / math.sqrt(2), "one image can be told from another"),
+        (lambda x: x - x.mean((1, 2, 3), keepdim=True), "nearly the same mean in every image"),
+        (lambda x: x / x.square().mean((1, 2, 3), keepdim=True).sqrt(), "nearly the same variance in every image"),
+        (lambda x: x * (1 + 0.5 * torch.arange(64) / 64).reshape(-1, 1, 1, 1) / 1.2593, "variance that differs too"),
         (lambda x: torch.erf(x / math.sqrt(2)) * math.sqrt(3), "not normally distributed"),
         (lambda x: x.clamp(-3.2, 3.2), "leaves [-3.5, 3.5] too rarely"),
         (lambda x: torch.where(x.abs() > 3.2, 4 * x.sign(), x), "too often"),
@@ -272,7 +275,7 @@ def test_draws_depend_on_seed_and_check_only() -> None:
 
 
 def test_a_question_is_as_grave_as_its_gravest_check(handout: Submission, graded: Graded) -> None:
-    code = "if real.ndim == 1:\n    loss = torch.zeros(())\nelse:\n    loss = undefined"
+    code = "if real.numel() == 1:\n    loss = torch.zeros(())\nelse:\n    loss = undefined"
     question = by_id(graded(filled(handout, "2.2a", code), "2.2a"))["2.2a"]
     assert {check.status for check in question.checks} == {"wrong", "error"}
     assert question.status == "error"

@@ -51,9 +51,9 @@ def test_kl_agrees_with_torch_distributions_and_its_gradients_with_calculus() ->
 
 @pytest.mark.parametrize(("real", "fake", "value"), [(2, -2, 0), (0, 0, 1), (-1, 1, 2), (0.5, -3, 0.25)])
 def test_hinge_by_hand(real: float, fake: float, value: float) -> None:
-    expected = DISCRIMINATOR_HINGE.at(real=torch.tensor([float(real)]), fake=torch.tensor([float(fake)]))
+    expected = DISCRIMINATOR_HINGE.at(real=torch.tensor([[float(real)]]), fake=torch.tensor([[float(fake)]]))
     assert [v.item() for v in expected.values()] == [value, value]
-    assert GENERATOR_HINGE.at(fake=torch.tensor([float(fake)])).values()[0].item() == -fake
+    assert GENERATOR_HINGE.at(fake=torch.tensor([[float(fake)]])).values()[0].item() == -fake
 
 
 def test_the_two_accepted_hinges_differ_on_patches_only() -> None:
