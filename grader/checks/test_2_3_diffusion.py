@@ -24,6 +24,7 @@ from .expect import (
     expect_all,
     expect_gradients,
     expect_unchanged,
+    indices,
     numbers,
     on_one_device,
     outputs,
@@ -494,7 +495,8 @@ def test_given_reverse_step(student: Student, draw: Draw) -> None:
     x, y, noise = draw.normal(*shape), draw.integers(10, shape[0]), draw.normal(*shape)
 
     def denoise_fn(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        return data.denoise(tensor(x, shape, "x"), t).float()
+        steps = indices(t, shape[0], schedule.num_timesteps, "The t that denoise_fn gets")
+        return data.denoise(tensor(x, shape, "x"), steps).float()
 
     start = schedule.predict_start(x, t, noise)
     got = tensor(diffusion.predict_start_from_noise(x, t, noise), shape, "predict_start_from_noise")
