@@ -19,6 +19,11 @@ from .explain import explain, place, smallest_wrong
 from .margins import close
 
 SHOWN_ELEMENTS = 6
+IMAGE_AXES = ("images", "channels", "rows", "columns")
+NOTHING = "End with `return` and the result, or leave it in the name that the block asks for."
+NUMPY = "Stay in torch: leave out .numpy() and functions of np."
+COMPARED = "A comparison gives True and False: choose numbers by it, as torch.where does, or multiply by them."
+ROUNDED = "Look for what makes integers: //, .long(), .int(), or a tensor made of whole numbers without a dtype."
 
 
 def wrong(message: str, hint: str = "", where: str = "") -> Failure:
@@ -28,30 +33,76 @@ def wrong(message: str, hint: str = "", where: str = "") -> Failure:
 
 def tensor(value: Any, shape: tuple[int, ...], what: str) -> Tensor:
     """`value` in float64, if it is a finite floating-point tensor of `shape`; raises Failure if it is not."""
-    if isinstance(value, Unusable):
-        raise wrong(f"{what} is {printable(value.what)}, where a tensor belongs.")
+    if value is None:
+        raise wrong(f"{what} is None: nothing is returned, or left.", NOTHING)
     if not isinstance(value, Tensor):
-        kind = "an object" if isinstance(value, Remote) else f"{_article(type(value).__name__)}"
-        raise wrong(f"{what} is {kind}, where a tensor belongs.", "Do not take .item() or convert the result.")
+        kind, hint = _no_tensor(value)
+        raise wrong(f"{what} is {kind}, where a tensor belongs.", hint)
     if tuple(value.shape) != tuple(shape):
-        raise wrong(f"{what} has the shape {tuple(value.shape)}; {tuple(shape)} is expected.")
+        message = f"{what} has the shape {tuple(value.shape)}; {tuple(shape)} is expected."
+        raise wrong(message, where=explain_shape(tuple(value.shape), tuple(shape)))
     if not value.is_floating_point():
-        raise wrong(f"{what} is a tensor of {value.dtype}, where floating-point numbers belong.")
+        hint = COMPARED if value.dtype is torch.bool else ROUNDED
+        raise wrong(f"{what} is a tensor of {value.dtype}, where floating-point numbers belong.", hint)
     precise = value.double()
     if not math.isfinite(float(precise.sum())) and not bool(precise.isfinite().all()):  # the sum is the quick way
         raise wrong(f"{what} is not finite: it holds {'nan' if value.isnan().any() else 'inf'}.")
     return precise
 
 
-def _article(name: str) -> str:
-    names = {"NoneType": "None", "str": "text", "tuple": "a tuple or list", "dict": "a dict"}
-    return names.get(name, f"a Python {name}")
+def _no_tensor(value: Any) -> tuple[str, str]:
+    """What a value is that is not a tensor, and what to do about it."""
+    if isinstance(value, Unusable):
+        return printable(value.what), NUMPY if "NumPy" in value.what else ""
+    if isinstance(value, tuple):
+        return "a tuple or list", "Return the tensor itself, or make one of the parts by torch.stack or torch.cat."
+    if isinstance(value, bool | int | float):
+        return f"a Python {type(value).__name__}", "Keep the tensor: leave out .item(), float() and .tolist()."
+    return "text" if isinstance(value, str) else "a dict" if isinstance(value, dict) else "an object", ""
+
+
+def explain_shape(got: tuple[int, ...], right: tuple[int, ...]) -> str:
+    """How a shape differs from the right one, as a sentence; "" where that is not clear."""
+    if [n for n in got if n != 1] == [n for n in right if n != 1]:
+        return "The two differ in axes of length 1 only."
+    if len(got) < len(right) and got == right[: len(got)]:
+        return f"The last {len(right) - len(got)} of the axes are missing." if got else "It is a single number."
+    if len(right) == 1 and got == right * 2:
+        return "It is square, as (B, 1) and (B,) are when they are broadcast together."
+    if len(right) < len(got) and right == got[: len(right)] and right:
+        return f"It has the right axes, and {len(got) - len(right)} more behind them."
+    if sorted(got) == sorted(right):
+        return "The axes are in another order."
+    if math.prod(got) == math.prod(right):
+        return "It has as many numbers as it must have, in another shape."
+    if len(got) == len(right) == len(IMAGE_AXES):
+        odd = [name for name, one, other in zip(IMAGE_AXES, got, right, strict=True) if one != other]
+        return f"The axes are those of images, channels, rows and columns; it differs in the {' and the '.join(odd)}."
+    return ""
+
+
+def state(value: Any, what: str) -> dict[str, Tensor]:
+    """`value`, if it is a state: tensors by name; raises Failure if it is not."""
+    if not isinstance(value, dict) or not value or not all(isinstance(x, Tensor) for x in value.values()):
+        raise wrong(f"{what} is not a dict of tensors by name.", "Leave state_dict as it is.")
+    return value
+
+
+def indices(value: Any, count: int, length: int, what: str) -> Tensor:
+    """`value`, if it is a tensor of `count` integers of int64 in [0, length); raises Failure if it is not."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or tuple(value.shape) != (count,):
+        kind = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "something else"
+        raise wrong(f"{what} is {kind}; a ({count},) tensor of int64 is expected.")
+    if bool(((value < 0) | (value >= length)).any()):
+        raise wrong(f"{what} holds {int(value.min())} to {int(value.max())}; 0 to {length - 1} are expected.")
+    return value
 
 
 def outputs(value: Any, count: int, what: str) -> tuple:
     """`value`, if it is a sequence of `count` results; raises Failure if it is not."""
     if not isinstance(value, tuple) or len(value) != count:
-        got = f"{len(value)} results" if isinstance(value, tuple) else "a single result"
+        single = "nothing" if value is None else "a single result"
+        got = f"{len(value)} results" if isinstance(value, tuple) else single
         raise wrong(f"{what} returned {got}; {count} are expected.", "Keep the return statement of the handout.")
     return value
 

@@ -89,7 +89,7 @@ def _far(one: Tensor, other: Tensor, right: Tensor) -> float:
     return float(((one - other) / (ATOL + RTOL * right.abs())).norm())
 
 
-def _gives(numbers: Tensor, flat: Tensor, right: Tensor, *others: Tensor) -> bool:
+def gives(numbers: Tensor, flat: Tensor, right: Tensor, *others: Tensor) -> bool:
     """Whether `numbers` are the student's, `flat`: much nearer to them than the right ones, and than others, are."""
     if not close(flat, numbers):
         return False
@@ -101,7 +101,7 @@ def _gives(numbers: Tensor, flat: Tensor, right: Tensor, *others: Tensor) -> boo
 
 def _one(known: dict[str, Tensor], flat: Tensor, right: Tensor) -> str:
     """The sentence of the mistake that gives every result."""
-    return next((text for text, numbers in known.items() if _gives(numbers, flat, right)), "")
+    return next((text for text, numbers in known.items() if gives(numbers, flat, right)), "")
 
 
 def _precision(flat: Tensor, right: Tensor) -> str:
@@ -116,12 +116,12 @@ def _constant(flat: Tensor, right: Tensor) -> str:
     if flat.numel() < 2 or not bool(right.any()):
         return ""
     ratio = float(flat @ right / (right @ right))
-    if _gives(-right, flat, right):
+    if gives(-right, flat, right):
         return "The sign is flipped."
-    if ratio and _gives(ratio * right, flat, right):
+    if ratio and gives(ratio * right, flat, right):
         return f"It is exactly {ratio:.4g} times the right value at every input that was tried."
     offset = float((flat - right).median())
-    if _gives(right + offset, flat, right):
+    if gives(right + offset, flat, right):
         more = "more" if offset > 0 else "less"
         return f"It is exactly {abs(offset):.4g} {more} than the right value at every input that was tried."
     return ""
@@ -136,7 +136,7 @@ def _term(known: dict[str, Tensor], flat: Tensor, right: Tensor) -> str:
         if missing is None or int((term.abs() > 1).sum()) < FEWEST_NUMBERS:
             continue
         factor = 1 + float((flat - right) / (ATOL + RTOL * right.abs()) @ term / (term @ term))
-        if _gives(without + factor * (right - without), flat, right):
+        if gives(without + factor * (right - without), flat, right):
             found.append(_wrong_factor(missing[1], factor))
     return found[0] if len(found) == 1 else ""
 
@@ -162,7 +162,7 @@ def _two(known: dict[str, Tensor], flat: Tensor, right: Tensor) -> str:
     found = []
     for (one, first), (other, second) in combinations(telling.items(), 2):
         together = first * second / right if factors & {one, other} else first + second - right
-        if _gives(together, flat, right, first, second):
+        if gives(together, flat, right, first, second):
             found.append(f"There are two mistakes. {one} {other}")
     return found[0] if len(found) == 1 else ""
 

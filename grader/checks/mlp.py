@@ -760,7 +760,12 @@ def expect_trained(
 def expect_different_units(parameters: Mapping[str, Tensor], plan: Plan) -> None:
     """Expect that the units of a hidden layer do not all start from the same weights. Last layers may start at 0."""
     for name, x in parameters.items():
-        if plan.is_weight(x) and bool((x == x.flatten()[0]).all()) and (plan.is_middle(x) or bool(x.any())):
+        if (
+            x.numel()
+            and plan.is_weight(x)
+            and bool((x == x.flatten()[0]).all())
+            and (plan.is_middle(x) or bool(x.any()))
+        ):
             raise wrong(
                 f"All numbers of {name} start out the same, so that its units learn the same and stay the same.",
                 "Leave the initialisation of torch, or draw weights at random.",

@@ -14,7 +14,7 @@ from grader.engine.student import Failure, Remote, Student, at_once, fetch, late
 from grader.oracle.mlp import GAINS, SIGMA, name_head
 
 from .draw import Draw
-from .expect import close, numbers, wrong
+from .expect import close, numbers, state, wrong
 from .mlp import (
     AS_IT_IS,
     BATCH,
@@ -160,7 +160,7 @@ def explain_normal(vae: Remote, x: Tensor, z_dim: int, negative: bool) -> str:
             posterior = later(vae.encode, x)
             return torch.cat([plain(value, "q(z|x)") for value in fetch(posterior.mean, posterior.stddev)], dim=1)
 
-        circuit = Circuit(vae, vae.state_dict(), ENCODER, Draw(0, ""), run)
+        circuit = Circuit(vae, state(vae.state_dict(), "The state of MLPVAE"), ENCODER, Draw(0, ""), run)
         whole, half = circuit.chain().chunk(2, dim=1), circuit.chain(last=0.5).chunk(2, dim=1)
         mean_is_linear, std_is_linear = (close(b, a / 2) for a, b in zip(whole, half, strict=True))
         if std_is_linear and mean_is_linear:

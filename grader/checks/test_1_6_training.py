@@ -10,11 +10,11 @@ from torch import Tensor
 
 from data.embedded import glyphs
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Student, fetch
+from grader.engine.student import Student, fetch, later
 from grader.oracle.sampled import divergence_of_samples, log_likelihood
 
 from .draw import Draw
-from .expect import tensor, wrong
+from .expect import state, tensor, wrong
 from .runner import question
 from .training import draw_split, fit
 
@@ -35,11 +35,11 @@ def test_mlp_vae_learns(student: Student, draw: Draw) -> None:
     training = student.recipes.MLPVAETraining(X_SHAPE, VAE_Z, HIDDEN_DIM, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
     x = split.held_out_pixels.float() / 255
-    posterior = training.vae.encode(x)
+    posterior = later(training.vae.encode, x)
     mean, stddev = fetch(posterior.mean, posterior.stddev)
     shape = (len(x), VAE_Z)
     mean, stddev = tensor(mean, shape, "The mean of encode(x)"), tensor(stddev, shape, "The stddev of encode(x)")
-    weights = training.vae.state_dict()
+    weights = state(training.vae.state_dict(), "The state of MLPVAE")
     student.close()  # decoded in another process, which has seen z and no image
     vae = student.model.MLPVAE(X_SHAPE, VAE_Z, HIDDEN_DIM)
     vae.load_state_dict(weights)

@@ -21,7 +21,17 @@ from grader.oracle.statistics import mean_bound, normal_quantile, variance_bound
 from .device import ELSEWHERE, expect_on_device_of, is_moved, moved, on_another_device
 from .digits import expect_all_digits, expect_with_digits
 from .draw import Draw
-from .expect import close, expect, expect_gradients, expect_unchanged, numbers, outputs, tensor, wrong
+from .expect import (
+    close,
+    expect,
+    expect_gradients,
+    expect_unchanged,
+    indices,
+    numbers,
+    outputs,
+    tensor,
+    wrong,
+)
 from .noise import (
     RATE,
     Moments,
@@ -608,7 +618,8 @@ def test_given_reverse_step(student: Student, draw: Draw) -> None:
     x, y, noise = draw.normal(*shape), draw.integers(10, shape[0]), draw.normal(*shape)
 
     def denoise_fn(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
-        return data.denoise(tensor(x, shape, "x"), t).float()
+        steps = indices(t, shape[0], schedule.num_timesteps, "The t that denoise_fn gets")
+        return data.denoise(tensor(x, shape, "x"), steps).float()
 
     start = schedule.predict_start(x, t, noise)
     got = tensor(diffusion.predict_start_from_noise(x, t, noise), shape, "predict_start_from_noise")

@@ -19,7 +19,7 @@ from grader.oracle.reference import given_networks, load_weights
 from grader.oracle.sampled import divergence_of_samples
 
 from .draw import Draw
-from .expect import tensor, wrong
+from .expect import state, tensor, wrong
 from .runner import question
 from .training import Split, draw_split, fit
 
@@ -40,6 +40,7 @@ SPREADS = (0.3, 1.7)
 
 TINY = 1e-6
 SHOWN = 10  # images in each picture of the page
+TRAINED = "What was trained"
 NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes of model.py as they are."
 
 
@@ -77,7 +78,7 @@ def test_vae_learns(student: Student, draw: Draw) -> None:
     split = draw_split(draw, shapes, held_out=HELD_OUT)
     training = student.recipes.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
-    expect_vae(training.state_dict(), split, draw)
+    expect_vae(state(training.state_dict(), TRAINED), split, draw)
 
 
 @question("2.4b", imports=OPTIMIZERS)
@@ -86,7 +87,7 @@ def test_vae_gan_learns(student: Student, draw: Draw) -> None:
     split = draw_split(draw, shapes, held_out=HELD_OUT)
     training = student.recipes.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
-    weights = training.state_dict()
+    weights = state(training.state_dict(), TRAINED)
     x_recon = expect_vae(weights, split, draw)
     discriminator = given_networks().Discriminator(3, NUM_CHANNELS)
     if not load_weights(discriminator, weights, "discriminator."):
@@ -115,7 +116,9 @@ def test_diffusion_learns(student: Student, draw: Draw) -> None:
     diffusion = student.diffusion.GaussianDiffusion(SCHEDULE.beta_start, SCHEDULE.beta_end, SCHEDULE.num_timesteps)
     training.diffusion = diffusion
     fit(student, draw, training, latents, split.labels, LDM_BATCH, LDM_STEPS)
-    expect_noise_is_predicted(training.unet.state_dict(), held_out[:NOISY], split.held_out_labels[:NOISY], draw)
+    expect_noise_is_predicted(
+        state(training.unet.state_dict(), TRAINED), held_out[:NOISY], split.held_out_labels[:NOISY], draw
+    )
 
     labels = torch.arange(SAMPLES) % CLASSES
     shape = (SAMPLES, *latents.shape[1:])

@@ -313,13 +313,13 @@ def expect_held(held: Remote, average: State) -> None:
 
 def expect_trainable(pair: Pair) -> None:
     """Expect that the network can go on learning, and that the average learns nothing."""
-    if fetch(pair.network.training) != (True,):
+    if fetch(pair.network.training)[0] is not True:
         raise wrong(
             "After update_average the network is no longer in training mode.",
             "The network stays as it is: leave its mode alone.",
         )
     for owner, learns in [(pair.network, True), (pair.average, False)]:
-        if fetch(getattr(getattr(owner, "1"), "1").weight.requires_grad) != (learns,):
+        if fetch(getattr(getattr(owner, "1"), "1").weight.requires_grad)[0] is not learns:
             name = "network no longer require" if learns else "average now require"
             raise wrong(
                 f"After update_average the parameters of the {name} gradients.",

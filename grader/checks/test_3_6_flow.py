@@ -106,7 +106,8 @@ def test_flow_gradient(student: Student, draw: Draw) -> None:
 def _of_images(both: Observation, which: int) -> Observation:
     """One of two stacked results with its gradients by images; nobody differentiates by time."""
     gradients = {name: gradient for name, gradient in both.gradients.items() if name != "time"}
-    return replace(both, value=both.value[which], gradients=gradients)
+    stacked = both.value.unbind() if isinstance(both.value, Tensor) and both.value.ndim else both.value
+    return replace(both, value=outputs(stacked, 2, "path")[which], gradients=gradients)
 
 
 # ---------------------------------------------------------------- 3.6b

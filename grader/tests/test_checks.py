@@ -12,7 +12,7 @@ from torch import Tensor
 
 from grader.bank import load_bank
 from grader.checks.draw import Draw
-from grader.checks.expect import expect, expect_all, expect_gradients, tensor
+from grader.checks.expect import expect, expect_all, expect_gradients, explain_shape, tensor
 from grader.checks.noise import expect_standard_normal
 from grader.checks.runner import CHECKS, STATUSES, run
 from grader.engine.launcher import ZygoteLauncher
@@ -90,7 +90,7 @@ RIGHT = kl_standard_normal(MU, LOGVAR)
     [
         (Unusable("a NumPy array"), "The result is a NumPy array, where a tensor belongs."),
         (1.0, "The result is a Python float, where a tensor belongs."),
-        (None, "The result is None, where a tensor belongs."),
+        (None, "The result is None: nothing is returned, or left."),
         ((RIGHT,), "The result is a tuple or list, where a tensor belongs."),
         (RIGHT.repeat(2), "The result has the shape (2,); () is expected."),
         (torch.tensor(3), "The result is a tensor of torch.int64, where floating-point numbers belong."),
@@ -288,3 +288,41 @@ def test_checks_assert_through_expect_alone() -> None:
 
     for path in CHECKS_FOLDER.glob("test_*.py"):
         assert not [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "End with `return` and the result"),
+        (2.0, "leave out .item()"),
+        (True, "a Python bool"),
+        ((RIGHT, RIGHT), "Return the tensor itself"),
+        ([RIGHT], "an object"),  # lists arrive as tuples
+        (Unusable("a NumPy array"), "Stay in torch"),
+        (torch.zeros(3, dtype=torch.int64), "Look for what makes integers"),
+        (torch.zeros(3, dtype=torch.bool), "A comparison gives True and False"),
+    ],
+)
+def test_what_is_not_a_tensor_of_numbers_is_told_apart(value: object, says: str) -> None:
+    assert says in message(lambda: tensor(value, (3,), "The result"))
+
+
+@pytest.mark.parametrize(
+    ("got", "right", "says"),
+    [
+        ((3, 1), (3,), "in axes of length 1 only"),
+        ((3,), (3, 4, 5, 5), "The last 3 of the axes are missing"),
+        ((), (3, 4), "It is a single number"),
+        ((3, 4), (3,), "It has the right axes, and 1 more behind them"),
+        ((3, 3), (3,), "It is square, as (B, 1) and (B,)"),
+        ((5, 3), (3, 5), "in another order"),
+        ((15,), (3, 5), "as many numbers as it must have"),
+        ((1, 4, 5, 5), (3, 4, 5, 5), "it differs in the images."),
+        ((3, 2, 5, 6), (3, 4, 5, 5), "it differs in the channels and the columns."),
+        ((7,), (3,), ""),
+    ],
+)
+def test_shapes_are_compared_in_words(got: tuple[int, ...], right: tuple[int, ...], says: str) -> None:
+    said = explain_shape(got, right)
+    assert says in said
+    assert bool(says) == bool(said)
