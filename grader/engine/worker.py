@@ -74,7 +74,7 @@ class Output(io.TextIOBase):
         self.tail = b""
         self.written = 0
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
 
     def writable(self) -> bool:
         """Always."""
