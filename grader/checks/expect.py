@@ -15,7 +15,7 @@ from grader.engine.text import printable
 from grader.oracle.answers import Form
 from grader.oracle.closed_form import Expected
 
-from .explain import explain
+from .explain import explain, place, smallest_wrong
 from .margins import close
 
 SHOWN_ELEMENTS = 6
@@ -119,11 +119,12 @@ def expect_all(results: Sequence[tuple[Any, Expected]], what: str = "the result"
         next((which for which, value in enumerate(values) if close(got, value)), None)
         for (got, _), values in zip(judged, rights, strict=True)
     ]
-    failed = [pair for pair, formula in zip(judged, formulas, strict=True) if formula is None]
-    if failed:
-        got, expected = min(failed, key=lambda pair: sum(x.numel() for x in pair[1].inputs.values()))
+    fits = [expected for (_, expected), formula in zip(judged, formulas, strict=True) if formula is not None]
+    if len(fits) < len(judged):
+        got, expected = smallest_wrong(judged)
+        hint, where = explain(judged)
         measured = f"With {describe(expected.inputs)}, {what} is {numbers(got)}, which is not right."
-        raise wrong(measured, *explain(judged))
+        raise wrong(measured, hint, where or (f"With {describe(fits[0].inputs)} it is right." if fits else ""))
     return [formula for formula in formulas if formula is not None]
 
 
@@ -167,6 +168,7 @@ def expect_gradients(observed: Observation, expected: Expected, cotangent: Tenso
             raise wrong(
                 f"With {describe(expected.inputs)}, the gradient by {name} is {numbers(got)}, which is not right.",
                 "The value is right, so that something on the way cuts or bends the gradient: a detach, a clamp.",
+                place(got, right[name], expected.inputs),
             )
 
 

@@ -178,7 +178,7 @@ def expect_trajectories(
                 raise wrong(
                     f"With steps = [{ellipsis(steps)}] and eta = 0, your sampler goes from t = {t} to "
                     f"x = {numbers(x)}, which is not right.",
-                    *explain(judged),
+                    *explain(judged, (path, right)),
                 )
 
 

@@ -241,7 +241,9 @@ def expect_points(runs: Sequence[Run]) -> None:
         n = next((n for n in range(got.shape[1]) if not close(got[:, n], value[:, n])), None)
         if n is not None:
             where = "the result" if n == len(run.seen.x) else f"the x of call {n + 1} of velocity_fn"
-            raise wrong(f"{run.asked}, {where} is {numbers(got[:, n])}, which is not right.", *explain(judged))
+            raise wrong(
+                f"{run.asked}, {where} is {numbers(got[:, n])}, which is not right.", *explain(judged, (got, right))
+            )
 
 
 NARROW = GaussianFlow(1.5, 0.5)

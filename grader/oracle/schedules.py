@@ -11,7 +11,6 @@ from torch import Tensor
 from .closed_form import ClosedForm, Formula
 
 LARGEST_BETA = 0.999
-NEARLY_ONE = 0.99995  # near enough to 0.9999 and to 1 to explain both
 FIRST, LAST, USUAL_STEPS = 1e-4, 2e-2, 1000
 USUAL_OFFSET = 0.008
 HALF_PI = math.pi / 2
@@ -90,7 +89,8 @@ LINEAR_BETAS = ClosedForm(
             largest=math.inf
         ),
         "The clip is at 0.99; LARGEST_BETA is 0.999.": linear(largest=0.99),
-        "The clip is too high, at 0.9999 or at 1; LARGEST_BETA is 0.999.": linear(largest=NEARLY_ONE),
+        "The clip is too high, at 0.9999; LARGEST_BETA is 0.999.": linear(largest=0.9999),
+        "The clip is too high, at 1; LARGEST_BETA is 0.999.": linear(largest=1.0),
         "The clip is at 2e-2, where the betas of 1000 steps end; LARGEST_BETA is 0.999.": linear(largest=LAST),
         "The end of the range is clipped before the betas are spaced; each beta is to be clipped.": (
             linear_between_clipped_ends
@@ -248,7 +248,8 @@ COSINE_BETAS = ClosedForm(
         "The betas are differences of alphas_cumprod, divided by the smaller one; the one before belongs there.": (
             by_curve(curve, lambda f: f[:-1] / f[1:] - 1)
         ),
-        "The last beta is 0.9999 or 1, clipped too high or not at all; LARGEST_BETA is 0.999.": clipped(0, NEARLY_ONE),
+        "The last beta is 0.9999, clipped too high; LARGEST_BETA is 0.999.": clipped(0, 0.9999),
+        "The last beta is 1, clipped too high or not at all; LARGEST_BETA is 0.999.": clipped(0, 1.0),
         "The clip is at 0.99; LARGEST_BETA is 0.999.": clipped(0, 0.99),
         "The clip is at 2e-2, which is of the linear schedule; LARGEST_BETA is 0.999.": clipped(0, LAST),
         "Betas below 1e-4 are raised to it; only those above LARGEST_BETA are clipped.": clipped(1e-4, LARGEST_BETA),

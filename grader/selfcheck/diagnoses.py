@@ -29,7 +29,7 @@ class Diagnosis:
     @property
     def told(self) -> list[str]:
         """What the student reads, every reason once."""
-        return list(dict.fromkeys(f"{check.message} {check.where} {check.hint}".strip() for check in self.failed))
+        return list(dict.fromkeys(" ".join(filter(None, said(check))) for check in self.failed))
 
     @property
     def named(self) -> bool:
@@ -40,8 +40,13 @@ class Diagnosis:
     def untrue(self) -> list[str]:
         """The hints that the bank does not hold to be true of this filling."""
         true = [text for text in (self.filling.diagnosis, *self.filling.also) if text]
-        hints = dict.fromkeys(text for check in self.failed for text in (check.where, check.hint) if text)
+        hints = dict.fromkeys(check.hint for check in self.failed if check.hint)
         return [hint for hint in hints if not any(text in hint for text in true)]
+
+
+def said(check: CheckResult) -> tuple[str, str, str]:
+    """What a check says: what was measured, where it shows, what the mistake is; each may be empty."""
+    return check.message, check.where, check.hint
 
 
 def diagnose(fillings: list[Filling], launcher: Launcher, seed: int = 0) -> Iterator[Diagnosis]:
