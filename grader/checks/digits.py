@@ -1,8 +1,9 @@
-"""Whether numbers were rounded to 16 bits on the way to a result."""
+"""Whether numbers have the digits of float32, or were rounded to 16 bits on the way to a result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +14,49 @@ from grader.oracle.closed_form import Expected
 
 from .expect import expect_all, tensor, wrong
 
-FEWEST = 3  # numbers that are rounded by chance, 1 in 8,192 each, with a probability below 1e-11
+HALVES = (torch.float16, torch.bfloat16)
+FEWEST = 16  # different numbers; as many of float32 are all on the grid of float16 with a probability below 1e-50
+FEWEST_TELLING = 3  # numbers that are rounded by chance, 1 in 8,192 each, with a probability below 1e-11
+FEWEST_DRAWN, MOST = 256, 0.6
 NEAR = 0.02  # of a number, more than rounding it a few times to 16 bits takes away
-HINT = "Compute in float32: use neither half() nor autocast."
+IN_FLOAT32 = "Compute in float32: use neither half() nor bfloat16 nor autocast."
 
 
 def is_rounded(x: Tensor) -> bool:
-    """Whether a type of 16 bits holds all of some numbers in float64 exactly."""
-    return any(torch.equal(x.to(dtype).double(), x) for dtype in (torch.float16, torch.bfloat16))
+    """Whether a type of 16 bits holds all of some numbers exactly."""
+    return any(torch.equal(x.to(dtype).to(x.dtype), x) for dtype in HALVES)
 
 
-def expect_all_digits(x: Tensor, what: str) -> None:
-    """Expect numbers that are not all rounded to 16 bits. Raises Failure."""
-    if bool(x.any()) and is_rounded(x):
-        raise wrong(f"{what} has only the digits of a type of 16 bits, as float16 is.", HINT)
+def expect_full_precision(x: Any, what: str) -> None:
+    """Expect numbers of float32 or float64 that were not rounded to 16 bits, if it is a tensor of numbers at all.
+
+    Args:
+        x: numbers that fill their digits, as normal ones do.
+        what: what the numbers are, to begin a sentence with.
+
+    Raises:
+        Failure: if they have no more digits than float16 or bfloat16.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return
+    if x.dtype in HALVES:
+        raise wrong(f"{what} is a tensor of {x.dtype}.", IN_FLOAT32)
+    values = x.unique()  # a clamp makes many of them the same
+    if len(values) >= FEWEST and is_rounded(values):
+        raise wrong(f"{what} has only the digits of a type of 16 bits, as float16 is.", IN_FLOAT32)
+
+
+def expect_fine_noise(noise: Tensor, what: str) -> None:
+    """Expect drawn numbers, known to 1e-6, that do not lie on the grid of float16 or bfloat16.
+
+    Of right numbers a fifth is as near to the grid; as many as MOST are at a rate below 1e-40. Raises Failure.
+    """
+    large = noise[noise.abs() > 0.1]
+    for dtype in HALVES:
+        spacing = large.abs().log2().floor().exp2() * torch.finfo(dtype).eps
+        near = (large - large.to(dtype).double()).abs() < 0.1 * spacing
+        if len(near) >= FEWEST_DRAWN and float(near.double().mean()) > MOST:
+            raise wrong(f"{what} has only the digits of a type of 16 bits, as float16 is.", IN_FLOAT32)
 
 
 def explain_digits(judged: Sequence[tuple[Tensor, Expected]]) -> str:
@@ -35,8 +65,8 @@ def explain_digits(judged: Sequence[tuple[Tensor, Expected]]) -> str:
     right = torch.cat([expected.values()[0].flatten() for _, expected in judged])
     telling = (right != right.half().double()) & (right != right.bfloat16().double())
     near = bool(((got - right).abs() <= NEAR * right.abs()).all())
-    if near and int(telling.sum()) >= FEWEST and is_rounded(got[telling]):
-        return f"The results have only the digits of a type of 16 bits, as float16 is. {HINT}"
+    if near and int(telling.sum()) >= FEWEST_TELLING and is_rounded(got[telling]):
+        return f"The results have only the digits of a type of 16 bits, as float16 is. {IN_FLOAT32}"
     return ""
 
 

@@ -29,6 +29,7 @@ SHARE = RATE / 7
 GRID, GRID_ENDS = 512, (-4.0, 4.0)
 TAIL = 3.5  # 1 in 2,149 numbers lies outside
 SAME, FEWEST = 0.999, 128
+SAME_ENDS = 1e-4
 FEW_VALUES = 10
 TIES = 10
 REACH = 3.2  # standard deviations that the largest of 10,000 normal numbers is within with a probability below 1e-5
@@ -70,6 +71,23 @@ def expect_unrelated(noise: Tensor, start: Tensor, what: str, hint: str) -> None
     used = float(scores.abs().max()) / normal_quantile(SHARE / len(noise))
     if not within(rated(f"inner products with {what}", noise.numel(), SHARE), used):
         raise wrong(f"The noise of a step depends on {what}.", hint)
+
+
+def expect_not_reordered(noise: Tensor, axis: int, name: str, what: str) -> None:
+    """Expect that no slice of normal numbers along an axis has those of another in another order, or their negatives.
+
+    The largest of a slice's FEWEST or more numbers are those of another to SAME_ENDS at a rate below 1e-40.
+
+    Args:
+        noise: the numbers, in float64.
+        axis: along which `noise` is sliced.
+        name: of a slice.
+        what: what the numbers are, to begin a sentence with.
+    """
+    sizes = noise.movedim(axis, 0).flatten(1).abs().sort(dim=1, descending=True).values[:, :FEWEST]
+    apart = (sizes[:, None] - sizes[None]).abs().amax(dim=2).fill_diagonal_(1.0)
+    if float(apart.min()) < SAME_ENDS:
+        raise wrong(f"{what} is used again: one {name} has that of another in another order.", _own_noise(name))
 
 
 @dataclass(frozen=True)

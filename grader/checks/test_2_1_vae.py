@@ -14,7 +14,7 @@ from grader.oracle.closed_form import Expected
 from grader.oracle.statistics import variance_bounds
 
 from .device import expect_on_device_of
-from .digits import expect_all_digits, expect_each, expect_with_digits
+from .digits import expect_each, expect_full_precision, expect_with_digits
 from .draw import Draw
 from .expect import close, expect, expect_gradients, expect_unchanged, outputs, tensor, wrong
 from .noise import RATE, Moments, expect_moments, expect_standard_normal, explain_clamp
@@ -195,7 +195,7 @@ class Posterior:
                 "z is nan wherever logvar is negative.", "Take no square root and no logarithm of logvar itself."
             )
         precise = tensor(z, tuple(self.mu.shape), "z")
-        expect_all_digits(precise, "z")
+        expect_full_precision(precise, "z")
         return precise
 
     def expect_noise(self, z: Tensor, where: str) -> None:
@@ -280,7 +280,7 @@ def test_latent_gradient(student: Student, draw: Draw) -> None:
     observed = observe(bare_vae(student), {"x": torch.cat([mu, logvar], dim=1)}, weights)
     z, *_ = outputs(observed.value, 3, "VAE.forward")
     precise = tensor(z, tuple(mu.shape), "z")
-    expect_all_digits(precise, "z")
+    expect_full_precision(precise, "z")
     noise_part = precise - mu.double()
     gradient = observed.gradients["x"]
     if gradient is None:

@@ -19,7 +19,7 @@ from grader.oracle.diffusion import GaussianData, Schedule, column
 from grader.oracle.statistics import mean_bound, normal_quantile, variance_bounds
 
 from .device import ELSEWHERE, expect_on_device_of, is_moved, moved, on_another_device
-from .digits import expect_all_digits, expect_with_digits
+from .digits import expect_full_precision, expect_with_digits
 from .draw import Draw
 from .expect import (
     close,
@@ -361,7 +361,7 @@ def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
         starts.append(seen.x[0])
     axes = {"pixel": (3, 4), "channel": (2,), "image": (1,), "call": (0,)}
     expect_standard_normal(torch.stack(starts), axes, "The x that sampling starts from")
-    expect_all_digits(starts[0], "The x that sampling starts from")
+    expect_full_precision(starts[0], "The x that sampling starts from")
     _, seen = run_sampler(student, draw, data, (1, 4, 16, 16), diffusion)
     expect_standard_normal(seen.x[0], {"channel": (1,)}, "The x that sampling of a single image starts from")
 
@@ -401,7 +401,7 @@ def expect_transitions(seen: Recorder, axes: dict[str, tuple[int, ...]], of: str
         raise wrong(f"Your sampler{of} does not draw x_{{t-1}} from its distribution: nothing random is added.", hint)
     if float(moves.after.abs().max()) <= 1:
         raise wrong("Every x between the steps lies in [-1, 1].", "It is clamped or squashed, which latents are not.")
-    expect_all_digits(moves.after, "The x between the steps")
+    expect_full_precision(moves.after, "The x between the steps")
     for some in (moves, moves.first):  # the first alone, as x may have run off after it
         expect_moments(some.after, some.posterior(), some.mistaken, f"The x that your sampler{of} draws at every step")
     right = moves.posterior()
@@ -538,7 +538,7 @@ def test_sampler_ends_without_noise(student: Student, draw: Draw) -> None:
         if not close(samples, mean, rtol=1e-3, atol=1e-4):
             hint = _explain_end(samples, mean, seen)
             raise wrong(f"The result {numbers(samples)} is not the mean of the step t = 0.", hint)
-        expect_all_digits(samples, "The result")
+        expect_full_precision(samples, "The result")
 
 
 def _explain_end(samples: Tensor, mean: Tensor, seen: Recorder) -> str:

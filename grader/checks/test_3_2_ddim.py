@@ -9,23 +9,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grader.engine.student import Remote, Student, Unusable, observe
+from grader.engine.student import Remote, Student, Unusable, fetch, observe
 from grader.oracle.answers import form
 from grader.oracle.closed_form import Expected
 from grader.oracle.diffusion import GaussianData, Schedule
 from grader.oracle.statistics import mean_bound, normal_quantile, variance_bounds
 
+from .devices import expect_one_device
+from .digits import expect_fine_noise, expect_full_precision
 from .draw import Draw
 from .expect import close, expect_unchanged, numbers, tensor, wrong
 from .explain import explain
-from .margins import within
-from .noise import RATE, SAME, Moments, expect_standard_normal, rated, used_between
+from .margins import ATOL, within
+from .noise import FEWEST, RATE, SAME, Moments, expect_not_reordered, expect_standard_normal, rated, used_between
 from .runner import question
-from .test_2_3_diffusion import FAR, NEVER_CALLED, Moves, Recorder, ellipsis, expect_labels
+from .test_2_3_diffusion import DEFAULT, FAR, NEVER_CALLED, Moves, Recorder, ellipsis, expect_labels
 
 MEAN, STD = 0.8, 0.7
 LONG = Schedule(5e-3, 0.3, 20)
 UNEVEN = (0, 3, 4, 9, 14, 19)
+FAR_OFF = -12.0, 3.0  # mean and standard deviation of data where x, x_0 and the noise leave [-10, 10]
 WAYS = [  # some of the steps, unevenly; all; neither the last nor the first; a single one
     (Schedule(5e-3, 0.4, 12), (0, 3, 4, 9)),
     (Schedule(1e-2, 0.5, 6), (0, 1, 2, 3, 4, 5)),
@@ -42,7 +45,7 @@ BAD_ROOT = (
 )
 
 
-def make(student: Student, schedule: Schedule = Schedule()) -> Remote:  # noqa: B008 (it is frozen)
+def make(student: Student, schedule: Schedule = DEFAULT) -> Remote:
     """A student's EnhancedDiffusion with a schedule."""
     return student.enhanced.EnhancedDiffusion(schedule.beta_start, schedule.beta_end, schedule.num_timesteps)
 
@@ -58,6 +61,7 @@ class StepRecorder(Recorder):
     def denoise_fn(self, x: object, y: object, t: object) -> Tensor:
         """See Recorder."""
         expect_no_bad_root(x)
+        expect_full_precision(x, "The x that your sampler passes to denoise_fn")
         if len(self.steps) == self.data.schedule.num_timesteps + len(self.asked):
             self.expect_steps()
         return super().denoise_fn(x, y, t)
@@ -110,13 +114,17 @@ def expect_no_bad_root(x: object) -> None:
 def run_ddim(
     diffusion: Remote, draw: Draw, data: GaussianData, steps: Sequence[int], shape: tuple[int, ...], *eta: float
 ) -> tuple[Tensor, StepRecorder]:
-    """Run a student's sampler from fresh noise on data whose denoiser is known. Returns the samples and what was seen.
+    """Run a student's sampler from noise on data whose denoiser is known. Returns the samples and what was seen.
+
+    The noise is as large as the mean of the data, if that is above 1.
 
     Raises Failure if the steps are others than those asked for, or the start is.
     """
-    seen = StepRecorder(data, draw.normal(*shape), draw.integers(10, shape[0]), steps)
+    start = draw.normal(*shape, std=max(1.0, abs(data.mean)))
+    seen = StepRecorder(data, start, draw.integers(10, shape[0]), steps)
     samples = diffusion.ddim_sample(seen.denoise_fn, seen.start, seen.y, torch.tensor(steps), *eta)
     expect_no_bad_root(samples)
+    expect_full_precision(samples, "The result of ddim_sample")
     return tensor(samples, shape, "The result of ddim_sample"), seen
 
 
@@ -132,9 +140,13 @@ def run_checked(
 
 @question("3.2")
 def test_ddim_takes_the_given_steps(student: Student, draw: Draw) -> None:
-    """denoise_fn is called once for each of the steps, from the last to the first, starting with the x given."""
+    """denoise_fn is called once for each of the steps, from the last to the first, starting with the x given.
+
+    All of 1000 steps too: a limit on their number shows, and a function that calls itself for each of them.
+    """
     for (schedule, steps), batch in zip(WAYS, (4, 1, 3, 2), strict=True):
         run_checked(student, draw, GaussianData(schedule, MEAN, STD), steps, (batch, 2, 3, 3), 0.5)
+    run_checked(student, draw, GaussianData(DEFAULT, MEAN, STD), range(DEFAULT.num_timesteps), (2, 1, 2, 2), 0.0)
 
 
 @question("3.2")
@@ -151,18 +163,19 @@ def test_ddim_passes_the_labels_on(student: Student, draw: Draw) -> None:
 @question("3.2")
 def test_ddim_moves_without_noise(student: Student, draw: Draw) -> None:
     """With eta = 0 every x on the way and the result, against the formula: for all steps and for some of them."""
-    expect_trajectories(student, draw, WAYS, (2, 2, 3, 3))
+    near = [(GaussianData(schedule, MEAN, STD), steps) for schedule, steps in WAYS]
+    expect_trajectories(student, draw, [*near, (GaussianData(LONG, *FAR_OFF), UNEVEN)], (2, 2, 3, 3))
 
 
 def expect_trajectories(
-    student: Student, draw: Draw, ways: Sequence[tuple[Schedule, tuple[int, ...]]], shape: tuple[int, ...]
+    student: Student, draw: Draw, ways: Sequence[tuple[GaussianData, tuple[int, ...]]], shape: tuple[int, ...]
 ) -> None:
-    """Runs with eta = 0 against equation (12), for some schedules and steps."""
+    """Runs with eta = 0 against equation (12), on some data and with some steps."""
     judged: list[tuple[Tensor, Expected]] = []
-    for schedule, steps in ways:
-        samples, seen = run_checked(student, draw, GaussianData(schedule, MEAN, STD), steps, shape, 0.0)
+    for data, steps in ways:
+        samples, seen = run_checked(student, draw, data, steps, shape, 0.0)
         inputs = {"x": seen.start, "steps": torch.tensor(steps)}
-        right = form("ddim_trajectory", schedule, MEAN, STD).at(**inputs)
+        right = form("ddim_trajectory", data.schedule, data.mean, data.std).at(**inputs)
         judged.append((torch.stack([*seen.x, samples], dim=1), right))
     for (path, right), (_, steps) in zip(judged, ways, strict=True):
         for t, x, expected in zip(reversed(steps), *(x.unbind(1)[1:] for x in (path, right.values()[0])), strict=True):
@@ -176,17 +189,20 @@ def expect_trajectories(
 
 @question("3.2")
 def test_ddim_repeats_itself(student: Student, draw: Draw) -> None:
-    """With eta = 0, the default, nothing is random; the arguments stay as they are."""
+    """With eta = 0, the default, nothing is random; the arguments stay as they are, and all is on their device."""
     data, diffusion, shape = GaussianData(LONG, MEAN, STD), make(student, LONG), (2, 2, 3, 3)
     inputs = {"x": draw.normal(*shape), "y": draw.integers(10, shape[0]), "steps": torch.tensor(UNEVEN)}
     results = []
-    for eta in ({}, {"eta": 0.0}):
+    for eta in ({}, {"eta": 0.0}, {"eta": 0.5}):
         seen = StepRecorder(data, inputs["x"], inputs["y"], UNEVEN)
         observed = observe(diffusion.ddim_sample, {"denoise_fn": seen.denoise_fn, **inputs, **eta}, differentiate=False)
         expect_unchanged(observed, inputs)
         expect_no_bad_root(observed.value)
         results.append(tensor(observed.value, shape, "The result of ddim_sample"))
-    first, second = results
+    expect_training_mode(diffusion, "ddim_sample")
+    seen = StepRecorder(data, inputs["x"], inputs["y"], UNEVEN)
+    expect_one_device(student, diffusion.ddim_sample, seen.denoise_fn, *inputs.values(), 0.5)
+    first, second, _ = results
     if not close(first, second):
         raise wrong(
             f"Two calls with the same x and eta = 0 differ, {numbers(first)} and {numbers(second)}.",
@@ -194,9 +210,15 @@ def test_ddim_repeats_itself(student: Student, draw: Draw) -> None:
         )
 
 
+def expect_training_mode(module: Remote, method: str) -> None:
+    """Expect a module to be in training mode, as it was before one of its methods was called."""
+    if fetch(module.training) != (True,):
+        raise wrong(f"After {method} the module is no longer in training mode.", "Leave its mode as it is.")
+
+
 @question("3.2")
 def test_ddim_is_exact_on_a_point(student: Student, draw: Draw) -> None:
-    """If all data are one point, sampling returns that point, whatever the steps and eta."""
+    """If all data are one point, sampling returns that point, for any steps and eta."""
     for (schedule, steps), eta in zip(WAYS, (1.0, 0.5, 0.0, 1.0), strict=True):
         point = float(draw.uniform(1.5, 2.5, 1))
         data = GaussianData(schedule, point, 0.0)
@@ -210,6 +232,14 @@ def test_ddim_is_exact_on_a_point(student: Student, draw: Draw) -> None:
 
 
 # ---------------------------------------------------------------- with noise
+
+
+AXES = {"pixel": (3, 4), "channel": (2,), "image": (1,), "step": (0,)}
+
+
+def numbers_of_a_slice(noise: Tensor, axes: tuple[int, ...]) -> int:
+    """How many numbers slices along some axes have."""
+    return noise.numel() // math.prod(noise.shape[axis] for axis in axes)
 
 
 @dataclass(frozen=True)
@@ -253,22 +283,39 @@ class Way:
                     raise wrong(f"{what} what your sampler draws has the wrong mean or standard deviation.", sentence)
         noise = (moves.after - right.mean) / right.std
         distance = float(noise.square().mean().sqrt())
-        if not distance < FAR:  # whatever this is, it is no noise whose slices could be compared
-            raise wrong(f"{what} x is {distance:.3g} standard deviations from a move's mean; it must be 1.")
-        self._expect_fresh(noise[0], what)
-        axes = {"pixel": (3, 4), "channel": (2,), "image": (1,), "step": (0,)}
-        expect_standard_normal(noise, axes, f"{what} the noise between the steps")
+        if not distance < FAR:  # this is not noise whose slices could be compared
+            is_prediction = close(moves.after, moves.prediction.double())
+            raise wrong(
+                f"{what} the root mean square of how far x is from the mean of its move is {distance:.3g} standard "
+                "deviations of the noise added there; it must be 1.",
+                "x becomes what denoise_fn returns, which is the noise in x." if is_prediction else "",
+            )
+        self._expect_fresh(noise, what)
+        axes = {name: along for name, along in AXES.items() if numbers_of_a_slice(noise, along) >= FEWEST}
+        added = f"{what} the noise between the steps"
+        expect_standard_normal(noise, axes, added)
+        expect_not_reordered(noise, 0, "step", added)
+        expect_not_reordered(noise, 1, "image", added)
+        for drawn in (noise, noise * right.std):
+            expect_fine_noise(drawn, added)
         self._expect_end()
 
     def _expect_fresh(self, noise: Tensor, what: str) -> None:
-        """Expect that the noise (B, C, H, W) of the first move has nothing of the x that the move starts from."""
-        score, length = float(slopes(noise[None], self.seen.x[0][None])), float((noise - noise.mean()).norm())
-        if not within(rated("slope", noise.numel(), RATE), abs(score) / normal_quantile(RATE)):
-            follows = "Nothing random is added there: what x becomes follows from what it was."
-            raise wrong(
-                f"{what} x is not moved as it should be from t = {self.seen.steps[0]}.",
-                follows if abs(score) > SAME * length else "",
-            )
+        """Expect that the noise (moves, B, C, H, W) has nothing of the x that a move starts from, or sampling."""
+        before = self.moves.x, self.seen.x[0].expand_as(noise)
+        rate = RATE / (len(before) * len(noise))
+        for x in before:
+            scores = slopes(noise, x)
+            n = int(scores.abs().argmax())
+            if within(rated("slope", noise[n].numel(), rate), float(scores[n].abs()) / normal_quantile(rate)):
+                continue
+            follows = float(scores[n].abs()) > SAME * float((noise[n] - noise[n].mean()).norm())
+            hint = ""
+            if follows and n == 0:
+                hint = "Nothing random is added there: what x becomes follows from what it was."
+            elif follows and abs(float(noise[n].square().mean()) - 1) < 0.1:
+                hint = "What is added there follows from an x that was there before; draw new noise for every move."
+            raise wrong(f"{what} x is not moved as it should be from t = {self.seen.steps[n]}.", hint)
 
     def _expect_end(self) -> None:
         """Expect that nothing random is added on the way to x_0: the result is what is predicted there."""
@@ -277,9 +324,10 @@ class Way:
         predicted = seen.data.schedule.predict_start(seen.x[-1], t, seen.predictions[-1])
         if not close(self.samples, predicted):
             added = float((self.samples - predicted).square().mean().sqrt())
+            some_right = float((self.samples - predicted).abs().median()) < ATOL  # as those that a clamp leaves alone
             raise wrong(
                 f"With eta = {self.eta:g}, the result is {added:.3g} away from the x_0 that the last call predicts.",
-                "The last move leads to x_0 itself: it adds no noise and mixes none in.",
+                "" if some_right else "The last move leads to x_0 itself: it adds no noise and mixes none in.",
             )
 
 

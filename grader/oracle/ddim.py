@@ -7,7 +7,7 @@ them; the move from the first goes to x_0, where abar is 1. What is listed by mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,7 +98,26 @@ def predicting(start: Callable[[Move], Tensor]) -> Moved:
     return lambda move: mixed(move.before, start(move), move.noise)
 
 
+def one_before(schedule: Schedule, steps: list[int], position: int) -> Tensor:
+    """abar at t - 1, which for t = 0 is the last of a tensor."""
+    return schedule.alphas_cumprod[steps[position] - 1]
+
+
+def one_before_but_at_the_end(schedule: Schedule, steps: list[int], position: int) -> Tensor:
+    """abar at t - 1, and 1 for x_0."""
+    return one_before(schedule, steps, position) if position else ONE
+
+
+ONE_BEFORE = {  # readings of abar where a move leads, by the sentence that names them
+    "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`, and at t = 0 the index -1 is the "
+    "last step.": one_before,
+    "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`.": one_before_but_at_the_end,
+}
 MOVES: dict[str, Moved] = {
+    **{
+        sentence: leading_to(lambda move, read=read: read(move.schedule, move.steps, move.position))
+        for sentence, read in ONE_BEFORE.items()
+    },
     "alphas_cumprod of t - 1 is used; what belongs here is that of the step before t among `steps`.": leading_to(
         lambda move: move.schedule.alphas_cumprod_prev[move.t]
     ),
@@ -145,7 +164,6 @@ MOVES: dict[str, Moved] = {
     "alphas_cumprod of t and that of the step before are swapped.": (
         lambda move: mixed(move.abar, move.predict(move.before), move.noise)
     ),
-    "The predicted x_0 is clamped to [-1, 1]; latents are not.": predicting(lambda move: move.start.clamp(-1, 1)),
     "The predicted x_0 lacks the division by sqrt(alphas_cumprod).": predicting(
         lambda move: move.start * move.abar.sqrt()
     ),
@@ -189,11 +207,25 @@ MOVES: dict[str, Moved] = {
     "The moves are the means of DDPM, which go from t to t - 1 alone; those of DDIM go to any step.": (
         Move.posterior_mean
     ),
-    "Every x is clamped to [-1, 1]; latents are not.": lambda move: moved(move).clamp(-1, 1),
+    "x becomes what denoise_fn returns, which is the noise in x.": lambda move: move.noise,
     "The result is clamped to [-1, 1]; latents are not.": (
         lambda move: moved(move) if move.position else moved(move).clamp(-1, 1)
     ),
 }
+
+
+for bound in (1, 3, 5, 10):
+    MOVES |= {
+        f"Every x is clamped to [-{bound}, {bound}]; latents are not.": (
+            lambda move, bound=bound: moved(move).clamp(-bound, bound)
+        ),
+        f"The predicted x_0 is clamped to [-{bound}, {bound}]; latents are not.": predicting(
+            lambda move, bound=bound: move.start.clamp(-bound, bound)
+        ),
+        f"The predicted noise is clamped to [-{bound}, {bound}]; it is not bounded.": (
+            lambda move, bound=bound: moved(replace(move, noise=move.noise.clamp(-bound, bound)))
+        ),
+    }
 
 
 def ddim_trajectory(schedule: Schedule, mean: float, std: float) -> ClosedForm:
@@ -311,6 +343,13 @@ NOISE: dict[str, Callable[[Levels], Tensor]] = {
     ),
     "The variance is beta of t, which is that of a move from t - 1 to t.": (
         lambda at: at.weights(added=at.eta**2 * at.betas)
+    ),
+    "beta of t stands in the variance where 1 - alphas_cumprod of t / alphas_cumprod of the step before belongs, which "
+    "is beta for neighbouring steps only.": (
+        lambda at: at.weights(added=at.eta**2 * (1 - at.before) / (1 - at.abar) * at.betas)
+    ),
+    "The ratio of the two alphas_cumprod in the variance is upside down.": (
+        lambda at: at.weights(added=at.eta**2 * (1 - at.before) / (1 - at.abar) * (1 - at.before / at.abar).abs())
     ),
 }
 

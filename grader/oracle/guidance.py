@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .closed_form import ClosedForm
+from .closed_form import ClosedForm, Formula
 from .diffusion import Schedule, column
 
 
@@ -31,6 +31,25 @@ def _misaligned(with_labels: Tensor, without: Tensor, guidance_weight: Tensor) -
     """The guided prediction of a batch that was put together in halves, and is taken apart in turns."""
     both = torch.cat([with_labels, without])
     return _guided(both[::2], both[1::2], guidance_weight)
+
+
+def _clamped(bound: int) -> dict[str, Formula]:
+    """What is cut off at a bound, by sentence."""
+
+    def result(with_labels: Tensor, without: Tensor, guidance_weight: Tensor) -> Tensor:
+        return _guided(with_labels, without, guidance_weight).clamp(-bound, bound)
+
+    def predictions(with_labels: Tensor, without: Tensor, guidance_weight: Tensor) -> Tensor:
+        return _guided(with_labels.clamp(-bound, bound), without.clamp(-bound, bound), guidance_weight)
+
+    def weight(with_labels: Tensor, without: Tensor, guidance_weight: Tensor) -> Tensor:
+        return _guided(with_labels, without, guidance_weight.clamp(-bound, bound))
+
+    return {
+        f"The result is clamped to [-{bound}, {bound}]; noise is not bounded.": result,
+        f"The predictions are clamped to [-{bound}, {bound}]; noise is not bounded.": predictions,
+        f"guidance_weight is clamped to [-{bound}, {bound}]; it is taken as it is.": weight,
+    }
 
 
 GUIDED_NOISE = ClosedForm(
@@ -92,9 +111,10 @@ GUIDED_NOISE = ClosedForm(
         "guidance_weight is squared.": lambda with_labels, without, guidance_weight: _guided(
             with_labels, without, guidance_weight.square()
         ),
-        "The result is clamped to [-1, 1]; noise is not bounded.": lambda with_labels, without, guidance_weight: (
-            _guided(with_labels, without, guidance_weight).clamp(-1, 1)
-        ),
+        **_clamped(1),
+        **_clamped(3),
+        **_clamped(5),
+        **_clamped(10),
         "The result is rescaled to the standard deviation of the prediction with labels; leave it as it is.": _rescaled,
         "The predictions of a doubled batch are taken apart in another order than they were put together: the images "
         "are mixed up.": _misaligned,

@@ -52,7 +52,7 @@ def test_guidance_of_gaussians(student: Student, draw: Draw) -> None:
     shape = (6, 1, 5, 2)
     x, with_labels, without = (draw.normal(*shape) for _ in range(3))
     y, t = draw_labels(draw, 0, 6), draw.integers(4000, 6)
-    expect_guided(student, [(Batch(x, y, t, 0, with_labels, without), weight) for weight in (10.0, -6.0)])
+    expect_guided(student, [(Batch(x, y, t, 0, with_labels, without), weight) for weight in (25.0, -6.0)])
 
 
 def expect_sampled(
