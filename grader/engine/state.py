@@ -372,7 +372,7 @@ class Names:
 
     def put_back(self, keep_new: bool) -> list[str]:
         """Put back the names that differ, and say which; new ones stay where `keep_new`, and go where not."""
-        if self._are_the_same():
+        if self.are_the_same():
             return []
         now, changed = dict(vars(self.owner)), []
         for name in self.saved.keys() | now.keys():
@@ -386,7 +386,8 @@ class Names:
         self.values = tuple(vars(self.owner).values())
         return sorted(set(changed) - SET_BY_TORCH)
 
-    def _are_the_same(self) -> bool:
+    def are_the_same(self) -> bool:
+        """Whether every name has the value it had."""
         try:
             return tuple(vars(self.owner).values()) == self.values
         except Exception:  # a value that cannot be compared, such as an array, is none of those before
@@ -422,10 +423,11 @@ class Changes:
 
 
 class State:
-    """The state of the process at the time this is made."""
+    """The state of the process at the time this is made; what is as in an `earlier` one is shared with it."""
 
-    def __init__(self) -> None:
-        self.names = [Names(label, owner) for label, owner in OWNERS.items()]
+    def __init__(self, earlier: State | None = None) -> None:
+        known = {} if earlier is None else {names.label: names for names in earlier.names if names.are_the_same()}
+        self.names: list[Names] = [known.get(label) or Names(label, owner) for label, owner in OWNERS.items()]
         self.settings = read_settings()
         self.threads = _thread._count()
         self.modules = len(sys.modules)
@@ -451,8 +453,9 @@ class State:
     def accept(self) -> None:
         """Take new names and threads as they are now for those of the snapshot."""
         for names in self.names:
-            for name, value in vars(names.owner).items():
-                names.saved.setdefault(name, value)
+            if len(names.saved) != len(vars(names.owner)):
+                for name, value in vars(names.owner).items():
+                    names.saved.setdefault(name, value)
         self.threads = max(self.threads, _thread._count())
         self.modules = len(sys.modules)
 

@@ -167,7 +167,7 @@ class Worker:
     @contextlib.contextmanager
     def importing(self, module: str) -> Iterator[None]:
         """Put back what a file of the student's changes in the process while it is imported, and keep account of it."""
-        outer, before, drawn = self.module, State(), generators(self.device)
+        outer, before, drawn = self.module, State(self.state), generators(self.device)
         self._say_where(module)
         try:
             yield
