@@ -511,14 +511,14 @@ class Student:
         """Import a file, which has a time of its own and is charged for it from the second time on.
 
         Raises:
-            Failure: which is noted, so that the file, and the one it was importing, are not tried again.
+            Failure: which is noted, so that the file at fault, this or one that it imports, is not tried again.
         """
         module = load.message["module"]
         seconds = min(IMPORT_SECONDS, self._call_seconds)
         try:
             self._exchange([*before, load], {}, seconds, charged=module in self._imported_once)
         except Failure as failure:
-            if self._at is load:
+            if self._at is load and not self._importing:
                 failure.hint = failure.hint or f"{module}.py could not be imported; try `python {module}.py`."
                 self._load_failures[module] = failure
             raise

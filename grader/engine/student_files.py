@@ -30,7 +30,8 @@ class StudentFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     Attributes:
         faults: by module, what kept Python from importing it as a whole.
-        emptied: modules to take from the handout, without the student's blocks: their import did not end.
+        emptied: modules whose import did not end, or ended the process. They are taken from the handout, without the
+            student's blocks.
         around: a context, made of the name of a module, in which its file runs.
     """
 
@@ -56,7 +57,9 @@ class StudentFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path, source = self.files[name]
         module.__file__ = path
         parts = Parts(path, **self.parts[name]) if name in self.parts else None
-        if parts is not None and name in self.emptied:
+        if name in self.emptied and parts is None:
+            raise ImportError(f"{name}.py cannot be imported: it did not end, or ended the process")
+        if name in self.emptied:
             exec(parts.compile(parts.handout, parts.places, {}), module.__dict__)
             return
         before = dict(module.__dict__)

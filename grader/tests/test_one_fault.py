@@ -123,6 +123,20 @@ def test_training_passes_beside_a_block_that_python_cannot_read(solution: Submis
     }
 
 
+@pytest.mark.parametrize(
+    "top, status", [("import time\ntime.sleep(60)", "timeout"), ("import os\nos._exit(3)", "crashed")]
+)
+def test_a_file_whose_import_does_not_end_costs_its_own_questions(
+    top: str, status: str, solution: Submission, graded: Graded
+) -> None:
+    text = (solution.text("loss.py") or "").replace("import torch\n", f"{top}\nimport torch\n", 1)
+    submission = with_source(solution, "loss.py", text)
+    result = graded(submission, "1.2", "1.3a", "1.3b", "1.4", "1.5", "2.1a", "2.1b", "1.6b", wall_seconds=60.0)
+    assert {q.id: q.status for q in result.questions if q.score < q.max_score} == {"1.2": status, "2.1a": status}
+    if status == "timeout":
+        assert "Importing loss.py took more than 5 s." in result.questions[0].checks[0].message
+
+
 def test_every_file_with_blocks_is_that_of_a_question() -> None:
     assert {question.file for question in EXACT} == set(student_files())
     assert set(student_files()) <= set(pristine())
