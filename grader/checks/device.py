@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from grader.engine.student import Built, Failure, Remote, Student, Unusable
+from grader.engine.student import Built, Failure, Remote, Student, Unusable, later
 
 from .expect import wrong
 
@@ -44,17 +44,23 @@ def on_another_device(what: str, hint: str) -> Iterator[None]:
             raise
 
 
-def expect_on_device_of(student: Student, function: Remote, inputs: Mapping[str, Tensor], like: str) -> None:
-    """Expect that a function makes its tensors, and its (first) result, where its inputs are. Raises Failure.
+def expect_on_device_of(
+    student: Student, module: Remote, inputs: Mapping[str, Tensor], like: str, method: str = ""
+) -> None:
+    """Expect that a module makes its tensors, and its (first) result, where it and its inputs are. Raises Failure.
 
     Args:
-        student: whose function it is.
-        function: called with the inputs by position.
-        inputs: tensors by name.
+        student: whose module it is.
+        module: an nn.Module.
+        inputs: tensors by name, passed by position.
         like: the tensor that a student is told to make others like.
+        method: the name of what is called; by default, the module itself.
     """
+    function = getattr(module, method) if method else module
     names = " and ".join(inputs)
     hint = f"Make tensors where {like} is: device={like}.device, or zeros_like and randn_like."
+    function(*inputs.values())  # which fails here if it does not run at all
+    later(module.to, ELSEWHERE)
     with on_another_device(names, hint):
         value = function(*(moved(student, x) for x in inputs.values()))
         first = value[0] if isinstance(value, tuple) and value else value

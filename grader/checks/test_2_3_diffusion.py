@@ -159,9 +159,8 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 @with_hints(FORWARD_ERRORS)
 def test_forward_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Tensors are made where x_start is: a model on a GPU trains there."""
-    diffusion = make(student)
-    later(diffusion.to, ELSEWHERE)
-    expect_on_device_of(student, diffusion.q_sample, draw_q_sample(draw, [0, 10, 300, 999]), like="x_start")
+    inputs = draw_q_sample(draw, [0, 10, 300, 999])
+    expect_on_device_of(student, make(student), inputs, like="x_start", method="q_sample")
 
 
 @question("2.3a")
@@ -260,6 +259,7 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
                 raise wrong(f"The {name} that your sampler passes to denoise_fn is no tensor where the model is.")
         return moved(student, torch.zeros(shape))
 
+    run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), shape)  # which fails here if it does not run at all
     diffusion = make(student, schedule)
     later(diffusion.to, ELSEWHERE)
     with on_another_device("the model", hint):
