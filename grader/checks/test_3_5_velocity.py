@@ -19,6 +19,7 @@ from grader.oracle.answers import Form, form
 from grader.oracle.closed_form import Expected
 from grader.oracle.diffusion import Schedule
 
+from .devices import expect_one_device
 from .draw import Draw
 from .expect import close, expect_all, expect_gradients, expect_unchanged, numbers, tensor, wrong
 from .runner import question
@@ -62,8 +63,8 @@ def expect_images(
     expect_all(results, what)
 
 
-def expect_function(function: Remote, inputs: Inputs, right: Form, weights: Tensor) -> None:
-    """Expect that the arguments stay, that nothing is random, and the gradients, with weights of the result."""
+def expect_function(student: Student, function: Remote, inputs: Inputs, right: Form, weights: Tensor) -> None:
+    """Expect that the arguments stay, that nothing is random, the gradients, with weights of the result, and the device."""
     observed = observe(function, inputs, differentiate=False)
     expect_unchanged(observed, inputs)
     again = observe(function, inputs, weights)
@@ -71,6 +72,7 @@ def expect_function(function: Remote, inputs: Inputs, right: Form, weights: Tens
     if not close(first, second):
         raise wrong("Two calls with the same arguments differ.", "Nothing random belongs here; draw no noise.")
     expect_gradients(again, right.at(**inputs), weights)
+    expect_one_device(student, function, *inputs.values())
 
 
 # ---------------------------------------------------------------- 3.5a
@@ -80,8 +82,9 @@ OF_VELOCITY = ("x_start", "noise")  # the checks import what torch imports where
 
 @question("3.5a", imports=OPTIMIZERS)
 def test_velocity_steps_of_each_image(student: Student, draw: Draw) -> None:
-    """v_t against the formula, with another step for every image, and with one image."""
-    cases = [(DEFAULT, draw_images(draw, draw_steps(draw, batch), OF_VELOCITY)) for batch in (9, 1)]
+    """v_t against the formula, with another step for every image, with one image, and with large ones."""
+    sizes = ((9, 1.0), (1, 1.0), (4, 8.0))
+    cases = [(DEFAULT, draw_images(draw, draw_steps(draw, batch), OF_VELOCITY, std)) for batch, std in sizes]
     expect_images(student, "velocity", "velocity", cases, "the velocity")
 
 
@@ -94,10 +97,10 @@ def test_velocity_first_and_last_step(student: Student, draw: Draw) -> None:
 
 @question("3.5a", imports=OPTIMIZERS)
 def test_velocity_gradient(student: Student, draw: Draw) -> None:
-    """The gradients by x_start and noise; the arguments stay as they are, and nothing is random."""
+    """The gradients by x_start and noise; the arguments stay as they are, all is on their device, nothing is random."""
     inputs = draw_images(draw, draw_steps(draw, 4), OF_VELOCITY)
     weights = draw.uniform(0.5, 1.5, *inputs["noise"].shape)
-    expect_function(make(student).velocity, inputs, form("velocity", DEFAULT), weights)
+    expect_function(student, make(student).velocity, inputs, form("velocity", DEFAULT), weights)
 
 
 # ---------------------------------------------------------------- 3.5b
@@ -114,8 +117,9 @@ def draw_pair(draw: Draw, schedule: Schedule, t: Sequence[int] | Tensor) -> tupl
 
 @question("3.5b")
 def test_noise_from_velocity_steps_of_each_image(student: Student, draw: Draw) -> None:
-    """The noise against the formula, with another step for every image, and with one image."""
-    cases = [(DEFAULT, draw_images(draw, draw_steps(draw, batch), OF_NOISE)) for batch in (9, 1)]
+    """The noise against the formula, with another step for every image, with one image, and with large ones."""
+    sizes = ((9, 1.0), (1, 1.0), (4, 8.0))
+    cases = [(DEFAULT, draw_images(draw, draw_steps(draw, batch), OF_NOISE, std)) for batch, std in sizes]
     expect_images(student, "predict_noise_from_velocity", "noise_from_velocity", cases, "the noise")
 
 
@@ -129,11 +133,11 @@ def test_noise_from_velocity_is_the_noise_of_x(student: Student, draw: Draw) -> 
 
 @question("3.5b")
 def test_noise_from_velocity_gradient(student: Student, draw: Draw) -> None:
-    """The gradients by x and velocity; the arguments stay as they are, and nothing is random."""
+    """The gradients by x and velocity; the arguments stay as they are, all is on their device, nothing is random."""
     inputs = draw_images(draw, draw_steps(draw, 4), OF_NOISE)
     weights = draw.uniform(0.5, 1.5, *inputs["x"].shape)
     right = form("noise_from_velocity", DEFAULT)
-    expect_function(make(student).predict_noise_from_velocity, inputs, right, weights)
+    expect_function(student, make(student).predict_noise_from_velocity, inputs, right, weights)
 
 
 # ---------------------------------------------------------------- 3.5c
@@ -184,7 +188,7 @@ def draw_errors(draw: Draw, schedule: Schedule, t: Tensor) -> list[Tensor]:
 
 @question("3.5c")
 def test_weights_make_one_loss(student: Student, draw: Draw) -> None:
-    """A noise and a velocity that mean the same x_0 have the same weighted error; t stays as it is."""
+    """A noise and a velocity that mean the same x_0 have the same weighted error; t stays as it is, and all is there."""
     schedule, gamma = SCHEDULES[2], 3.0
     t = torch.tensor(ends(schedule))
     function, weights = make(student, schedule).min_snr_weight, []
@@ -193,6 +197,7 @@ def test_weights_make_one_loss(student: Student, draw: Draw) -> None:
         observed = observe(function, inputs, differentiate=False)
         expect_unchanged(observed, {"t": t})
         weights.append(tensor(observed.value, (len(t),), f"The weight of an error of the {prediction}"))
+        expect_one_device(student, function, *inputs.values())
     one, other = (weight * error for weight, error in zip(weights, draw_errors(draw, schedule, t), strict=True))
     if not close(one, other):
         raise wrong(

@@ -14,6 +14,7 @@ from grader.oracle.answers import Form, form
 from grader.oracle.gaussian_flow import GaussianFlow
 
 from .devices import expect_one_device
+from .digits import expect_full_precision
 from .draw import Draw
 from .expect import (
     close,
@@ -41,16 +42,20 @@ Inputs = dict[str, Tensor]
 # ---------------------------------------------------------------- 3.6a
 
 
-def draw_path(draw: Draw, time: Tensor, *shape: int) -> Inputs:
+def draw_path(draw: Draw, time: Tensor, *shape: int, std: float = 1.0) -> Inputs:
     """Arguments of `path` for times (B,) and images of a shape (C, H, W)."""
     whole = (len(time), *shape)
-    return {"x_start": draw.normal(*whole), "time": time, "noise": draw.normal(*whole)}
+    return {"x_start": draw.normal(*whole, std=std), "time": time, "noise": draw.normal(*whole, std=std)}
 
 
 def draw_cubes(draw: Draw) -> list[Inputs]:
-    """Arguments at drawn times, and at both ends; with axes as long as the batch, so that any may be taken for it."""
+    """Arguments at drawn times, and at both ends; with axes as long as the batch, so that any may be taken for it.
+
+    One of them is a single large image.
+    """
     times = [draw.uniform(0.1, 0.9, 4), draw.uniform(0.1, 0.9, 4), torch.tensor([0.0, 1.0, 1.0, 0.0])]
-    return [draw_path(draw, time, 4, 4, 4) for time in times]
+    single = draw_path(draw, draw.uniform(0.1, 0.9, 1), 4, 4, 4, std=12.0)
+    return [single, *(draw_path(draw, time, 4, 4, 4) for time in times)]
 
 
 def paths(student: Student, cases: Sequence[Inputs]) -> list[tuple]:
@@ -90,7 +95,7 @@ def test_flow_velocity(student: Student, draw: Draw) -> None:
 
 @question("3.6a")
 def test_flow_gradient(student: Student, draw: Draw) -> None:
-    """The gradients of both results by x_start and noise; the arguments stay as they are."""
+    """The gradients of both results by x_start and noise; the arguments stay as they are, and all is on their device."""
     inputs = draw_path(draw, draw.uniform(0.1, 0.9, 3), 2, 4, 5)
     path = student.flow.RectifiedFlow().path
     observed = observe(path, inputs, differentiate=False)
@@ -101,13 +106,15 @@ def test_flow_gradient(student: Student, draw: Draw) -> None:
         cotangent = torch.stack([weights if n == which else torch.zeros_like(weights) for n in (X, VELOCITY)])
         both = observe(student.torch.stack, {"results": Built(path, inputs)}, cotangent)
         expect_gradients(_of_images(both, which), right.at(**inputs), weights)
+    expect_one_device(student, path, *inputs.values())
 
 
 def _of_images(both: Observation, which: int) -> Observation:
     """One of two stacked results with its gradients by images; nobody differentiates by time."""
     gradients = {name: gradient for name, gradient in both.gradients.items() if name != "time"}
-    stacked = both.value.unbind() if isinstance(both.value, Tensor) and both.value.ndim else both.value
-    return replace(both, value=outputs(stacked, 2, "path")[which], gradients=gradients)
+    if not isinstance(both.value, Tensor) or both.value.ndim == 0 or len(both.value) != len((X, VELOCITY)):
+        raise wrong("path does not return two tensors of one shape.", "Leave them in `x` and `velocity`.")
+    return replace(both, value=both.value[which], gradients=gradients)
 
 
 # ---------------------------------------------------------------- 3.6b
@@ -127,6 +134,7 @@ class Recorder:
 
     def velocity_fn(self, x: object, y: object, time: object) -> Tensor:
         """The exact velocity, in float32; raises Failure where a call breaks the contract."""
+        expect_full_precision(x, "The x that your sampler passes to velocity_fn")
         self.x.append(tensor(x, self.shape, "The x that your sampler passes to velocity_fn"))
         self.times.append(self._time(time))
         self.labels.append(y)
@@ -175,6 +183,7 @@ class Run:
     @property
     def samples(self) -> Tensor:
         """What it returned, in float64. Raises Failure if that is no tensor like x."""
+        expect_full_precision(self.observed.value, "The result of sample")
         return tensor(self.observed.value, tuple(self.x.shape), "The result of sample")
 
     @property
@@ -247,13 +256,25 @@ def expect_points(runs: Sequence[Run]) -> None:
             )
 
 
-NARROW = GaussianFlow(1.5, 0.5)
+NARROW, FAR_OFF = GaussianFlow(1.5, 0.5), GaussianFlow(-14.0, 2.0)
+
+
+def draw_runs(student: Student, draw: Draw, heun: bool) -> list[Run]:
+    """Runs of several images and of one; and of one where x, data and velocity leave [-10, 10]."""
+    cases = [(NARROW, 2, 2, 1.0), (NARROW, 2, 5, 1.0), (NARROW, 1, 3, 1.0), (FAR_OFF, 1, 4, 14.0)]
+    return [
+        run_sampler(student, flow, draw.normal(batch, 2, 3, 3, std=std), steps, heun)
+        for flow, batch, steps, std in cases
+    ]
 
 
 @question("3.6b")
 def test_flow_sampler_times(student: Student, draw: Draw) -> None:
-    """velocity_fn is called at the times of the steps, by Euler and by Heun, with time of shape (B,)."""
-    cases = [(1, False), (2, False), (1, True), (2, True), (5, False), (5, True)]
+    """velocity_fn is called at the times of the steps, by Euler and by Heun, with time of shape (B,).
+
+    Of 150 steps too, where a limit on their number shows.
+    """
+    cases = [(150, False), (120, True), (1, False), (2, False), (1, True), (2, True), (5, False), (5, True)]
     expect_times([run_sampler(student, NARROW, draw.normal(3, 1, 2, 2), *case) for case in cases])
 
 
@@ -274,13 +295,13 @@ def test_flow_sampler_passes_the_labels_on(student: Student, draw: Draw) -> None
 @question("3.6b")
 def test_flow_sampler_of_euler(student: Student, draw: Draw) -> None:
     """The x of every call and the result, in Euler's steps on Gaussian data."""
-    expect_points([run_sampler(student, NARROW, draw.normal(2, 2, 3, 3), steps, False) for steps in (2, 5)])
+    expect_points(draw_runs(student, draw, heun=False))
 
 
 @question("3.6b")
 def test_flow_sampler_of_heun(student: Student, draw: Draw) -> None:
     """The x of every call and the result, in Heun's steps on Gaussian data."""
-    expect_points([run_sampler(student, NARROW, draw.normal(2, 2, 3, 3), steps, True) for steps in (2, 5)])
+    expect_points(draw_runs(student, draw, heun=True))
 
 
 @question("3.6b")
@@ -301,7 +322,8 @@ def test_flow_sampler_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     """The same arguments give the same samples, and stay as they are."""
     x = draw.normal(2, 1, 3, 3)
     one, other = (run_sampler(student, NARROW, x, 3, True) for _ in range(2))
-    expect_unchanged(one.observed, {"x": x, "y": one.seen.y})
+    for run in (one, run_sampler(student, NARROW, x, 3, False), run_sampler(student, NARROW, x, 1, False)):
+        expect_unchanged(run.observed, {"x": x, "y": run.seen.y})
     if not close(one.samples, other.samples):
         raise wrong("Two calls with the same arguments differ.", "x is all the noise there is; draw none of your own.")
 

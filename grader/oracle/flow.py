@@ -112,9 +112,12 @@ FLOW_POINTS = ClosedForm(
         "The noise is standardised first; it is standard normal as it is.": (
             lambda x_start, time, noise: POINTS(x_start, time, (noise - noise.mean()) / noise.std())
         ),
-        "The result is clamped to [-1, 1]; x leaves it.": (
-            lambda x_start, time, noise: POINTS(x_start, time, noise).clamp(-1, 1)
-        ),
+        **{
+            f"The result is clamped to [-{bound}, {bound}]; x leaves it.": (
+                lambda x_start, time, noise, bound=bound: POINTS(x_start, time, noise).clamp(-bound, bound)
+            )
+            for bound in (1, 3, 5, 10)
+        },
     },
 )
 FLOW_VELOCITY = ClosedForm(
@@ -148,9 +151,12 @@ FLOW_VELOCITY = ClosedForm(
         "It is the velocity along an arc, weighted by sine and cosine; here paths are straight.": mix(
             lambda s: -torch.sin(s * math.pi / 2) * math.pi / 2, lambda s: torch.cos(s * math.pi / 2) * math.pi / 2
         ),
-        "It is clamped to [-1, 1]; a velocity leaves it.": (
-            lambda x_start, time, noise: (noise - x_start).clamp(-1, 1)
-        ),
+        **{
+            f"It is clamped to [-{bound}, {bound}]; a velocity leaves it.": (
+                lambda x_start, time, noise, bound=bound: (noise - x_start).clamp(-bound, bound)
+            )
+            for bound in (1, 3, 5, 10)
+        },
     },
 )
 
@@ -245,6 +251,12 @@ OFF_TIME: Mapping[str, Sampler] = {
         ends=lambda n: [*RIGHT.ends(n), 0.0]
     ),
     "There is one step, whatever num_steps is.": Sampler(ends=lambda n: RIGHT.ends(1)),
+    **{
+        f"No more than {most} steps are taken; num_steps says how many there are.": Sampler(
+            ends=lambda n, most=most: RIGHT.ends(min(n, most))
+        )
+        for most in (10, 20, 50, 100)
+    },
     "There are num_steps + 1 steps.": Sampler(ends=lambda n: RIGHT.ends(n + 1)),
     "The time stays 1 at every step; it falls.": Sampler(told=lambda now, then: 1.0, told_ahead=lambda now, then: 1.0),
     "With heun velocity_fn is called at time 0 too; the last step, which leads there, is Euler's in any case.": Sampler(
@@ -293,10 +305,18 @@ OFF_COURSE: Mapping[str, Sampler] = {
     "The same x is passed at every step, and returned: go on from where the last step came to.": Sampler(
         move=lambda x, velocity, length: x
     ),
-    "x is clamped to [-1, 1] at every step; latents are not.": Sampler(
-        move=lambda x, velocity, length: (x - length * velocity).clamp(-1, 1)
-    ),
-    "The result is clamped to [-1, 1]; latents are not.": Sampler(finish=lambda x: x.clamp(-1, 1)),
+    **{
+        f"x is clamped to [-{bound}, {bound}] at every step; latents are not.": Sampler(
+            move=lambda x, velocity, length, bound=bound: (x - length * velocity).clamp(-bound, bound)
+        )
+        for bound in (1, 3, 5, 10)
+    },
+    **{
+        f"The result is clamped to [-{bound}, {bound}]; latents are not.": Sampler(
+            finish=lambda x, bound=bound: x.clamp(-bound, bound)
+        )
+        for bound in (1, 3, 5, 10)
+    },
     "The result goes through a tanh; latents are not bounded.": Sampler(finish=torch.tanh),
     "The two velocities of Heun's step are added; their mean is taken.": Sampler(
         combined=lambda first, second: first + second

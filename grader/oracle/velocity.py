@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -98,7 +99,7 @@ def mixture(
 
 def velocity(schedule: Schedule) -> ClosedForm:
     """v_t as a function of x_start (B, C, H, W), t (B,) and noise."""
-    return mixture(
+    right = mixture(
         schedule,
         lambda abar: -sin(abar),
         cos,
@@ -157,6 +158,14 @@ def velocity(schedule: Schedule) -> ClosedForm:
             ),
         },
     )
+    value = mix(lambda abar: -sin(abar), cos, schedule.alphas_cumprod.__getitem__)
+    clamps = {
+        f"The velocity is clamped to [-{bound}, {bound}], which it leaves.": (
+            lambda x_start, t, noise, bound=bound: value(x_start=x_start, t=t, noise=noise).clamp(-bound, bound)
+        )
+        for bound in (1, 3, 5, 10)
+    }
+    return replace(right, misconceptions={**right.misconceptions, **clamps})
 
 
 def noise_from_velocity(schedule: Schedule) -> ClosedForm:
@@ -221,16 +230,21 @@ def clamped(schedule: Schedule) -> dict[str, Formula]:
     read = schedule.alphas_cumprod.__getitem__
     noise, x_start = mix(sin, cos, read), mix(cos, lambda a: -sin(a), read)
 
-    def from_clamped_x_start(x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
+    def from_clamped_x_start(x: Tensor, t: Tensor, velocity: Tensor, bound: int) -> Tensor:
         abar = read(t).reshape(-1, 1, 1, 1)
-        return (x - cos(abar) * x_start(x=x, t=t, velocity=velocity).clamp(-1, 1)) / sin(abar)
+        return (x - cos(abar) * x_start(x=x, t=t, velocity=velocity).clamp(-bound, bound)) / sin(abar)
 
-    return {
-        "The noise is clamped to [-1, 1], which it leaves.": (
-            lambda x, t, velocity: noise(x=x, t=t, velocity=velocity).clamp(-1, 1)
-        ),
-        "x_start is clamped to [-1, 1] on the way, which latents leave.": from_clamped_x_start,
-    }
+    found: dict[str, Formula] = {}
+    for bound in (1, 3, 5, 10):
+        found |= {
+            f"The noise is clamped to [-{bound}, {bound}], which it leaves.": (
+                lambda x, t, velocity, bound=bound: noise(x=x, t=t, velocity=velocity).clamp(-bound, bound)
+            ),
+            f"x_start is clamped to [-{bound}, {bound}] on the way, which latents leave.": partial(
+                from_clamped_x_start, bound=bound
+            ),
+        }
+    return found
 
 
 # ---------------------------------------------------------------- 3.5c
