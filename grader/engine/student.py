@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .advice import advise
 from .isolation import Isolation
 from .launcher import Launcher, Process
 from .text import printable
@@ -32,6 +33,7 @@ CALL_SECONDS = 10.0
 WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
+LINES_BEFORE = 8  # of code that may have led to an exception
 KEEP_NAMES = "Keep the names and signatures of the handout."
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 Result = TypeVar("Result")
@@ -596,10 +598,7 @@ class Student:
 
     def _quote(self, file: str, line: int, function: str) -> str:
         """A line of the student's own file, as a traceback shows it."""
-        try:
-            source = (self.directory / Path(file).name).read_text("utf-8", "replace").splitlines()
-        except OSError:
-            source = []
+        source = self._lines(file)
         text = source[line - 1].strip() if 0 < line <= len(source) else ""
         return printable(f'  File "{file}", line {line}, in {function}' + (f"\n    {text}" if text else ""))
 
@@ -618,10 +617,21 @@ class Student:
         trace = "\n".join([*(self._quote(*frame) for frame in frames[-3:]), raised])
         if kind == "memory":
             return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
-        hint = ""
-        if name == "ModuleNotFoundError":
-            hint = "Only Python's own modules, torch and numpy can be imported where submissions are graded."
-        return Failure("error", f"Your code raised an exception.\n{trace}", hint)
+        return Failure("error", f"Your code raised an exception.\n{trace}", self._advise(raised, frames))
+
+    def _advise(self, raised: str, frames: list[tuple[str, int, str]]) -> str:
+        """What to change where an exception was raised, as far as it is known; see `advise`."""
+        file, line, _ = frames[-1] if frames else ("", 0, "")
+        source = self._lines(file)
+        before = source[max(0, line - LINES_BEFORE) : line]
+        return advise(raised, before[-1] if before else "", "\n".join(before), "\n".join(source))
+
+    def _lines(self, file: str) -> list[str]:
+        """The lines of one of the student's files, by its name; none where it is not there."""
+        try:
+            return (self.directory / Path(file).name).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return []
 
     def _encode(self, value: Any, tensors: Packed) -> dict[str, Any]:
         return encode(value, tensors, lambda other: self._refer(other, tensors))
