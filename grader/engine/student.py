@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from .advice import advise
 from .changes import Changes
 from .isolation import Isolation
 from .launcher import Launcher, Process
@@ -35,6 +36,7 @@ IMPORT_SECONDS = 5.0
 WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
+LINES_BEFORE = 8  # of code that may have led to an exception
 KEEP_NAMES = "Keep the names and signatures of the handout."
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 Result = TypeVar("Result")
@@ -700,10 +702,7 @@ class Student:
 
     def _quote(self, file: str, line: int, function: str) -> str:
         """A line of the student's own file, as a traceback shows it."""
-        try:
-            source = (self.directory / Path(file).name).read_text("utf-8", "replace").splitlines()
-        except OSError:
-            source = []
+        source = self._lines(file)
         text = source[line - 1].strip() if 0 < line <= len(source) else ""
         return printable(f'  File "{file}", line {line}, in {function}' + (f"\n    {text}" if text else ""))
 
@@ -723,9 +722,21 @@ class Student:
         if kind == "memory":
             return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
         hint = self._why_not_imported(frames, message) or self._what_is_missing(name, frames)
-        if name == "ModuleNotFoundError" and "cannot be imported in a graded file" not in message:
-            hint = "Only Python's own modules, torch, torchvision, numpy and tqdm can be imported in a graded file."
-        return Failure("error", f"Your code raised an exception.\n{trace}", hint)
+        return Failure("error", f"Your code raised an exception.\n{trace}", hint or self._advise(raised, frames))
+
+    def _advise(self, raised: str, frames: list[tuple[str, int, str]]) -> str:
+        """What to change where an exception was raised, as far as it is known; see `advise`."""
+        file, line, _ = frames[-1] if frames else ("", 0, "")
+        source = self._lines(file)
+        before = source[max(0, line - LINES_BEFORE) : line]
+        return advise(raised, before[-1] if before else "", "\n".join(before), "\n".join(source))
+
+    def _lines(self, file: str) -> list[str]:
+        """The lines of one of the student's files, by its name; none where it is not there."""
+        try:
+            return (self.directory / Path(file).name).read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return []
 
     def _why_not_imported(self, frames: list[tuple[str, int, str]], message: str) -> str:
         """Which file stopped an import, and where, as a sentence; "" where something else was asked for."""

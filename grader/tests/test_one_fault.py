@@ -124,7 +124,7 @@ def test_training_passes_beside_a_block_that_python_cannot_read(solution: Submis
 
 
 @pytest.mark.parametrize(
-    "top, status", [("import time\ntime.sleep(60)", "timeout"), ("import os\nos._exit(3)", "crashed")]
+    ("top", "status"), [("import time\ntime.sleep(60)", "timeout"), ("import os\nos._exit(3)", "crashed")]
 )
 def test_a_file_whose_import_does_not_end_costs_its_own_questions(
     top: str, status: str, solution: Submission, graded: Graded
