@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-IMPORTS = "Only Python's own modules, torch and numpy can be imported where submissions are graded."
+IMPORTS = "Only Python's own modules, torch, torchvision, numpy and tqdm can be imported in a graded file."
 NOT_WRITTEN = "Nothing can be written where submissions are graded: leave out open, torch.save and logs."
 DEVICE = "Compute on the device of the inputs, as device=x.device does: leave out .cuda() and device names."
 STAY_IN_TORCH = "Stay in torch from the inputs to the result: leave out .numpy() and functions of np."

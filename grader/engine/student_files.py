@@ -57,9 +57,9 @@ class StudentFiles(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path, source = self.files[name]
         module.__file__ = path
         parts = Parts(path, **self.parts[name]) if name in self.parts else None
-        if name in self.emptied and parts is None:
-            raise ImportError(f"{name}.py cannot be imported: it did not end, or ended the process")
         if name in self.emptied:
+            if parts is None:
+                raise ImportError(f"{name}.py cannot be imported: it did not end, or ended the process")
             exec(parts.compile(parts.handout, parts.places, {}), module.__dict__)
             return
         before = dict(module.__dict__)
