@@ -70,7 +70,7 @@ RULES = (
     Rule(r"must be Tensor, not (?:float|int|bool|numpy)|'(?:float|int)' object has no attribute", KEEP_TENSORS),
     Rule(
         r"'NoneType' object|must be Tensor, not NoneType",
-        "A value here is None: a function that ends without `return` gives None, and so does a method like append.",
+        "Something on this line is None: print it to see what. A function that ends without `return` gives None.",
     ),
     Rule(
         r"modified by an inplace operation|used in an in-place operation|view and is being modified inplace",
@@ -121,4 +121,4 @@ def _leave_in(name: str, source: str) -> str:
     asked = re.search(rf"eave [^.]*`{re.escape(name)}`", comments)
     if asked:
         return f"Leave the result in `{name}`: it is not there on this line. A name that begins with self. is another."
-    return f"`{name}` has no value on this line: look at how it is spelled where it is assigned or imported."
+    return f"`{name}` has no value on this line: assign it before, take it from the arguments, or check its spelling."

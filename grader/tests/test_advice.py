@@ -65,7 +65,7 @@ def recorded(tmp_path: Path, kind: str, message: str, line: str) -> Failure:
         ("torch.exp(np.ones(3))", "Stay in torch"),
         ("torch.exp(0.5)", "leave out .item(), float() and math"),
         ("x.sum().item().mean()", "leave out .item(), float() and math"),
-        ("[].append(1).mean()", "a function that ends without `return` gives None"),
+        ("[].append(1).mean()", "A function that ends without `return` gives None"),
         ("self.schedule[t] * x", "self.schedule[t] has one number for each image"),
         ("a = self.schedule[t]\nb = 2\na * x", "use extract("),
         ("raise SystemExit", "Remove exit()"),
