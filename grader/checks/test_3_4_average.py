@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student, fetch, later
+from grader.engine.student import Failure, Remote, Student, fetch, later, overwrite
 from grader.oracle.answers import form
 
 from .draw import Draw
-from .expect import expect_all, tensor, wrong
+from .expect import close, expect_all, tensor, wrong
 from .runner import question
 
 RUNNING_AVERAGE = form("RUNNING_AVERAGE")
@@ -37,12 +38,16 @@ class Blueprint:
     Attributes:
         make: makes one in the worker, with its `torch.nn`.
         parameters: shapes by name.
-        normalisations: the channels of layers of batch normalisation, whose buffers are all that there are, by name.
+        normalisations: the channels of layers of batch normalisation, by name.
+        shared: other names of parameters, which two layers share, and those they have in `parameters`.
+        kept_out: shapes of buffers by name that are no part of its state_dict; with `normalisations` they are all.
     """
 
     make: Callable[[Remote], Remote]
     parameters: dict[str, tuple[int, ...]]
     normalisations: dict[str, int]
+    shared: Mapping[str, str] = field(default_factory=dict)
+    kept_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def draw(self, draw: Draw, low: float, high: float) -> State:
         """A state of the network, whose parameters have a magnitude in [low, high]."""
@@ -54,11 +59,23 @@ class Blueprint:
                 f"{layer}.running_var": draw.uniform(0.5, 1.5, channels),
                 f"{layer}.num_batches_tracked": draw.integers(10**6),
             }
-        return state
+        state |= {other: state[name] for other, name in self.shared.items()}
+        return state | {name: draw.normal(*shape) for name, shape in self.kept_out.items()}
+
+    def load(self, network: Remote, state: State) -> None:
+        """Give a network of the worker a state, before the next request with a result."""
+        later(network.load_state_dict, {name: x for name, x in state.items() if name not in self.kept_out})
+        if self.kept_out:
+            overwrite(network, [of(network, name) for name in self.kept_out], [state[name] for name in self.kept_out])
 
     def vector(self, state: State) -> Tensor:
         """The parameters of a state, one after another: (n,)."""
         return torch.cat([state[name].flatten() for name in self.parameters])
+
+
+def of(network: Remote, name: str) -> Remote:
+    """A parameter or buffer of a network, by its name with dots."""
+    return reduce(getattr, name.split("."), network)
 
 
 def nested(nn: Remote) -> Remote:
@@ -69,6 +86,14 @@ def nested(nn: Remote) -> Remote:
 def normalising(nn: Remote) -> Remote:
     """Layers with buffers."""
     return nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm1d(2)))
+
+
+def sharing(nn: Remote) -> Remote:
+    """Two layers with the same weight, as an embedding and a last layer have, and a buffer that is not saved."""
+    network = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2)))
+    later(getattr(network, "1").register_buffer, "positions", torch.zeros(3), False)
+    of(network, "1.0").weight = of(network, "0.weight")
+    return network
 
 
 LAYERS = Blueprint(
@@ -87,6 +112,13 @@ WITH_BUFFERS = Blueprint(
     normalising,
     {"0.weight": (3,), "0.bias": (3,), "1.0.weight": (2,), "1.0.bias": (2,)},
     {"0": 3, "1.0": 2},
+)
+SHARING = Blueprint(
+    sharing,
+    {"0.weight": (2, 2), "0.bias": (2,), "1.0.bias": (2,)},
+    {},
+    shared={"1.0.weight": "0.weight"},
+    kept_out={"1.positions": (3,)},
 )
 
 
@@ -139,9 +171,9 @@ class Pair:
 
     def follow(self, case: Case) -> None:
         """Make the calls of a case, before the next request with a result."""
-        later(self.average.load_state_dict, case.average)
+        self.blueprint.load(self.average, case.average)
         for state, step in zip(case.networks, case.steps, strict=True):
-            later(self.network.load_state_dict, state)
+            self.blueprint.load(self.network, state)
             later(self.update_average, self.average, self.network, step, *([] if case.decay is None else [case.decay]))
 
     def states(self) -> tuple[State, State]:
@@ -152,6 +184,10 @@ class Pair:
             hints = [hint for words, hint in MEANS.items() if words in failure.message]
             raise failure.told(hints[0] if hints else failure.hint) from None
         state = state if isinstance(state, dict) else {}
+        if names := self.blueprint.kept_out:
+            owners = {"0.": self.average, "1.": self.network}
+            kept_out = fetch(*[of(owner, name) for owner in owners.values() for name in names])
+            state |= dict(zip([prefix + name for prefix in owners for name in names], kept_out, strict=True))
         return self._read(state, "0.", "average"), self._read(state, "1.", "network")
 
     def _read(self, state: dict[str, Any], prefix: str, owner: str) -> State:
@@ -168,7 +204,7 @@ class Pair:
 
 
 def build(student: Student, blueprint: Blueprint) -> Pair:
-    """A new average and a new network, of both of which the first layers require no gradients."""
+    """A new average and a new network. The first layers of both require no gradients."""
     nn = student.torch.nn
     average, network = blueprint.make(nn), blueprint.make(nn)
     for module in (average, network):
@@ -233,7 +269,7 @@ def expect_buffers(case: Case, average: State) -> None:
     if others:
         raise wrong(
             f"Buffers of the average stay what they were: {listed(others)}.",
-            "Copy every buffer of the network, those of integers too.",
+            "Copy every buffer of the network, those of integers too, and those that a state_dict leaves out.",
         )
 
 
@@ -255,6 +291,22 @@ def test_average_moves_towards_the_network(student: Student, draw: Draw) -> None
     """The parameters after one call, at the first steps, in the long run and with other decays; and after several."""
     cases = draw_cases(draw)
     expect_averages(LAYERS, cases, [follow(student, LAYERS, case) for case in cases])
+    expect_shared(student, draw_case(draw, SHARING, 2, 5))
+
+
+def expect_shared(student: Student, case: Case) -> None:
+    """Expect a weight that two layers share to move once in a call, as all others do, and its buffer to be copied."""
+    average = follow(student, SHARING, case)
+    right = RUNNING_AVERAGE.at(**case.inputs(SHARING))
+    got, expected = SHARING.vector(average), right.values()[0]
+    weights = SHARING.parameters["0.weight"][0] ** 2
+    if close(got[weights:], expected[weights:]) and not close(got[:weights], expected[:weights]):
+        raise wrong(
+            "A weight that two layers share does not move as others do.",
+            "parameters() has it once; a state_dict has it under the name of each of the layers.",
+        )
+    expect_averages(SHARING, [case], [average])
+    expect_buffers(case, average)
 
 
 @question("3.4")
@@ -287,6 +339,7 @@ def test_average_moves_in_place(student: Student, draw: Draw) -> None:
     pair = build(student, LAYERS)
     later(pair.average.requires_grad_, False)
     later(pair.average.eval)
+    later(getattr(pair.network, "1").eval)  # as a part that is trained no more
     held = student.torch.nn.ParameterList(later(pair.average.parameters))
     pair.follow(case)
     average, network = pair.states()
@@ -294,7 +347,7 @@ def test_average_moves_in_place(student: Student, draw: Draw) -> None:
     if not differing(case.average, average):
         raise wrong("The average, whose parameters require no gradients, does not move.")
     expect_held(held, average)
-    expect_trainable(pair)
+    expect_flags(pair)
     expect_apart(pair, average, other, "weight", "bias")
 
 
@@ -311,17 +364,25 @@ def expect_held(held: Remote, average: State) -> None:
         )
 
 
-def expect_trainable(pair: Pair) -> None:
-    """Expect that the network can go on learning, and that the average learns nothing."""
-    if fetch(pair.network.training)[0] is not True:
-        raise wrong(
-            "After update_average the network is no longer in training mode.",
-            "The network stays as it is: leave its mode alone.",
-        )
-    for owner, learns in [(pair.network, True), (pair.average, False)]:
-        if fetch(getattr(getattr(owner, "1"), "1").weight.requires_grad)[0] is not learns:
-            name = "network no longer require" if learns else "average now require"
+def expect_flags(pair: Pair) -> None:
+    """Expect the modes and the need of gradients that test_average_moves_in_place gave to the average and the network."""
+    modes = {"average": (pair.average, False), "network": (pair.network, True)}
+    modes |= {f"{name}'s part 1": (getattr(module, "1"), False) for name, (module, _) in modes.items()}
+    found = fetch(*[module.training for module, _ in modes.values()])
+    for (name, (_, training)), now in zip(modes.items(), found, strict=True):
+        if now is not training:
             raise wrong(
-                f"After update_average the parameters of the {name} gradients.",
-                "Leave requires_grad as it is, and give the average no graph.",
+                f"After update_average the {name} is {'no longer' if training else 'now'} in training mode.",
+                "Leave the modes of both networks as they are.",
             )
+    names = pair.blueprint.parameters
+    for module, owner in ((pair.average, "average"), (pair.network, "network")):
+        found = fetch(*[of(module, name).requires_grad for name in names])
+        for name, now in zip(names, found, strict=True):
+            learns = owner == "network" and not name.startswith("0.")
+            if now is not learns:
+                raise wrong(
+                    f"After update_average {name} of the {owner} {'no longer requires' if learns else 'now requires'} "
+                    "gradients.",
+                    "Leave requires_grad as it is, and give the average no graph.",
+                )

@@ -7,22 +7,23 @@ its own. So the value of the bound is known, whatever noise the student's code d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Remote, Student, observe
+from grader.engine.student import Remote, Student, observe
 from grader.oracle.answers import form
 from grader.oracle.diffusion import Schedule
 
+from .devices import expect_one_device
+from .digits import expect_fine_noise, expect_full_precision
 from .draw import Draw
-from .expect import close, expect_all, expect_unchanged, numbers, on_one_device, tensor, wrong
-from .noise import Moments, expect_moments, expect_standard_normal
+from .expect import close, expect_all, expect_unchanged, numbers, tensor, wrong
+from .noise import FEWEST, Moments, expect_moments, expect_not_reordered, expect_standard_normal
 from .runner import question
-from .test_2_3_diffusion import ellipsis, instead_of_labels
-from .test_3_2_ddim import make
+from .test_2_3_diffusion import DEFAULT, ellipsis, instead_of_labels
+from .test_3_2_ddim import expect_training_mode, make, numbers_of_a_slice
 
 MILD, STEEP, SHORT = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6), Schedule(0.05, 0.4, 3)
 LARGE = 1e8  # bits a dimension, where something was divided by all but 0; those of right code are below 1,000
@@ -104,6 +105,7 @@ class Denoiser:
 
     def denoise_fn(self, x: object, y: object, t: object) -> Tensor:
         """The noise in x plus the errors of the case, in float32; raises Failure where a call breaks the contract."""
+        expect_full_precision(x, "The x that you pass to denoise_fn")
         x = self._images(x, "The x that you pass to denoise_fn")
         steps = self._steps(t, len(x), "denoise_fn")
         images = self._order(y, len(x))
@@ -188,6 +190,7 @@ def test_bound_whatever_is_drawn(student: Student, draw: Draw) -> None:
     tensors = {"x_start": case.x_start, "y": case.y}
     observed = observe(diffusion.bits_per_dim, {"denoise_fn": seen.denoise_fn} | tensors, differentiate=False)
     expect_unchanged(observed, tensors)
+    expect_training_mode(diffusion, "bits_per_dim")
     values = observed.value, case.bound_of(student)[0]
     first, second = (tensor(value, (len(case.y),), "The bound") for value in values)
     if not close(first, second):
@@ -222,8 +225,12 @@ def expect_every_step(seen: Denoiser) -> None:
 
 @question("3.7")
 def test_bound_takes_every_step_once(student: Student, draw: Draw) -> None:
-    """denoise_fn is called once for each t, in any order."""
-    for case in (Case.drawn(draw, MILD, 4, 3, 4, 4), Case.drawn(draw, SHORT, 1, 3, 4, 4)):
+    """denoise_fn is called once for each t, in any order.
+
+    Of 1000 steps too: a limit on their number shows, and a function that calls itself for each of them.
+    """
+    sizes = [(MILD, (4, 3, 4, 4)), (SHORT, (1, 3, 4, 4)), (DEFAULT, (2, 1, 1, 2))]
+    for case in (Case.drawn(draw, schedule, *shape) for schedule, shape in sizes):
         expect_every_step(case.bound_of(student)[1])
 
 
@@ -242,25 +249,42 @@ def test_bound_passes_the_labels_on(student: Student, draw: Draw) -> None:
 
 @question("3.7")
 def test_bound_draws_every_x(student: Student, draw: Draw) -> None:
-    """Every x_t is drawn from q(x_t | x_0), with noise of its own at every step.
+    """Every x_t is drawn from q(x_t | x_0), with noise of its own at every step; for a batch of one as well.
 
-    False-failure rate: at most 3e-10, at 18,432 numbers.
+    x_0 leaves [-10, 10]. False-failure rate: at most 6e-10, at 36,864 numbers.
     """
-    case = Case.drawn(draw, Schedule(0.05, 0.4, 6), 8, 3, 8, 8)
-    found = []
-    for _ in range(2):
-        _, seen = case.bound_of(student)
-        expect_every_step(seen)
-        found.append(seen.x)
-    x = torch.stack(found)
+    for shape in ((8, 3, 8, 8), (1, 3, 32, 16)):
+        case = Case.drawn(draw, Schedule(0.05, 0.4, 6), *shape)
+        case = replace(case, x_start=4 * case.x_start)
+        found = []
+        for _ in range(2):
+            _, seen = case.bound_of(student)
+            expect_every_step(seen)
+            found.append(seen.x)
+        expect_drawn(case, torch.stack(found))
+
+
+CUT_OFF = "Every x is clamped to [-{bound}, {bound}]; latents are not."
+AXES = {"pixel": (4, 5), "channel": (3,), "image": (2,), "step": (1,), "call": (0,)}
+
+
+def expect_drawn(case: Case, x: Tensor) -> None:
+    """Expect x_t at every step of some calls, (calls, T, B, C, H, W), to be drawn from q(x_t | x_0)."""
     drawn = Drawn(case)
     if hint := drawn.explained_without_noise(x):
         raise wrong("The x that your bound passes to denoise_fn is not drawn: nothing random was added.", hint)
-    right = drawn.moments()
+    for bound in (1, 3, 5, 10):
+        if float(x.abs().max()) == bound:
+            raise wrong("The x that your bound passes to denoise_fn is cut off.", CUT_OFF.format(bound=bound))
+    right, what = drawn.moments(), "The noise in x_t"
     expect_moments(x, right, drawn.mistaken, "The x that your bound passes to denoise_fn")
     noise = (x - right.mean) / right.std
-    axes = {"pixel": (4, 5), "channel": (3,), "image": (2,), "step": (1,), "call": (0,)}
-    expect_standard_normal(noise, axes, "The noise in x_t")
+    axes = {name: along for name, along in AXES.items() if numbers_of_a_slice(noise, along) >= FEWEST}
+    expect_standard_normal(noise, axes, what)
+    for name in ("image", "step", "call"):
+        expect_not_reordered(noise, *AXES[name], name, what)
+    for numbers_drawn in (noise, noise * right.std):
+        expect_fine_noise(numbers_drawn, what)
 
 
 @dataclass(frozen=True)
@@ -318,15 +342,11 @@ class Drawn:
         return Moments(gains * start, torch.stack(stds))
 
 
-@question("3.7", imports=OPTIMIZERS)
+@question("3.7")
 def test_bound_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Where x_start and the schedules are, there t and x_t are made: a model on a GPU has a bound."""
-    there, diffusion = student.torch, make(student, MILD)
-    diffusion.to("meta")  # a device that every machine has; nothing is computed on it
-    diffusion.q_sample = there.addcmul  # x_start + t noise: it wants all three in one place
-    x_start = Built(there.Tensor.to, {"images": Built(there.zeros, {"shape": (4, 3, 4, 4)}), "device": "meta"})
-    y = Built(there.Tensor.to, {"labels": Built(there.arange, {"end": 4}), "device": "meta"})
-    hint = "Make tensors where the data are: device=x_start.device."
-    every_other = lambda message: True  # noqa: E731  it is the business of the other checks
-    with on_one_device("the model and the data on another device your bound", hint, every_other):
-        diffusion.bits_per_dim(there.addcmul, x_start, y)  # x + y t
+    case = Case.drawn(draw, MILD, 4, 3, 4, 4)
+    diffusion, seen = prepared(student, case)
+    expect_one_device(
+        student, diffusion.bits_per_dim, seen.denoise_fn, case.x_start, case.y, moved="model and the data"
+    )

@@ -8,6 +8,7 @@ raises what torch raises on a GPU. Worker side: student code runs in it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -105,6 +106,9 @@ def call(function: Callable, *arguments: Any) -> Any:
         module = getattr(function, "__self__", None)
         if isinstance(module, nn.Module):
             module.to(ELSEWHERE)
+            for name, value in list(vars(module).items()):
+                if isinstance(value, FunctionType):  # put in the place of a method
+                    setattr(module, name, there(value))
         result = function(*[there(argument) for argument in arguments])
     tensors = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
     expect_one_device(tensors, True, f"the result is on {HERE}, not on {ELSEWHERE}")
