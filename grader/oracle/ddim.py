@@ -98,6 +98,11 @@ def predicting(start: Callable[[Move], Tensor]) -> Moved:
     return lambda move: mixed(move.before, start(move), move.noise)
 
 
+def reading(read: Callable[[Schedule, list[int], int], Tensor]) -> Callable[[Move], Tensor]:
+    """What a function of schedule, steps and position gives for a move."""
+    return lambda move: read(move.schedule, move.steps, move.position)
+
+
 def one_before(schedule: Schedule, steps: list[int], position: int) -> Tensor:
     """abar at t - 1, which for t = 0 is the last of a tensor."""
     return schedule.alphas_cumprod[steps[position] - 1]
@@ -114,10 +119,7 @@ ONE_BEFORE = {  # readings of abar where a move leads, by the sentence that name
     "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`.": one_before_but_at_the_end,
 }
 MOVES: dict[str, Moved] = {
-    **{
-        sentence: leading_to(lambda move, read=read: read(move.schedule, move.steps, move.position))
-        for sentence, read in ONE_BEFORE.items()
-    },
+    **{sentence: leading_to(reading(read)) for sentence, read in ONE_BEFORE.items()},
     "alphas_cumprod of t - 1 is used; what belongs here is that of the step before t among `steps`.": leading_to(
         lambda move: move.schedule.alphas_cumprod_prev[move.t]
     ),
@@ -214,18 +216,21 @@ MOVES: dict[str, Moved] = {
 }
 
 
-for bound in (1, 3, 5, 10):
-    MOVES |= {
-        f"Every x is clamped to [-{bound}, {bound}]; latents are not.": (
-            lambda move, bound=bound: moved(move).clamp(-bound, bound)
-        ),
+def clamping(bound: int) -> dict[str, Moved]:
+    """Moves that clamp something to [-bound, bound], by the sentence that names them."""
+    return {
+        f"Every x is clamped to [-{bound}, {bound}]; latents are not.": lambda move: moved(move).clamp(-bound, bound),
         f"The predicted x_0 is clamped to [-{bound}, {bound}]; latents are not.": predicting(
-            lambda move, bound=bound: move.start.clamp(-bound, bound)
+            lambda move: move.start.clamp(-bound, bound)
         ),
         f"The predicted noise is clamped to [-{bound}, {bound}]; it is not bounded.": (
-            lambda move, bound=bound: moved(replace(move, noise=move.noise.clamp(-bound, bound)))
+            lambda move: moved(replace(move, noise=move.noise.clamp(-bound, bound)))
         ),
     }
+
+
+for bound in (1, 3, 5, 10):
+    MOVES |= clamping(bound)
 
 
 def ddim_trajectory(schedule: Schedule, mean: float, std: float) -> ClosedForm:

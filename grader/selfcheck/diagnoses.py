@@ -40,7 +40,7 @@ class Diagnosis:
     def untrue(self) -> list[str]:
         """The hints that the bank does not hold to be true of this filling."""
         true = [text for text in (self.filling.diagnosis, *self.filling.also) if text]
-        hints = dict.fromkeys(text for check in self.failed for text in (check.where, check.hint) if text)
+        hints = dict.fromkeys(check.hint for check in self.failed if check.hint)
         return [hint for hint in hints if not any(text in hint for text in true)]
 
 
