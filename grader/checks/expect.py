@@ -23,7 +23,7 @@ IMAGE_AXES = ("images", "channels", "rows", "columns")
 NOTHING = "End with `return` and the result, or leave it in the name that the block asks for."
 NUMPY = "Stay in torch: leave out .numpy() and functions of np."
 COMPARED = "A comparison gives True and False: choose numbers by it, as torch.where does, or multiply by them."
-ROUNDED = "Look for what makes integers: //, .long(), .int(), .byte(), or a tensor made of whole numbers without a dtype."
+ROUNDED = "Look for what makes integers: //, .long(), .int(), .byte(), or a tensor of whole numbers without a dtype."
 
 
 def wrong(message: str, hint: str = "", where: str = "") -> Failure:
