@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion import DenoiseFn
+from diffusion import DenoiseFn, extract
 
 
 def drop_labels(y: Tensor, null_label: int, probability: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion import DenoiseFn
+from diffusion import DenoiseFn, extract
 
 
 class RectifiedFlow(nn.Module):

@@ -42,7 +42,6 @@ from .noise import (
     rated,
     used_between,
 )
-from .raised import unassigned, with_hints
 from .runner import question
 
 DEFAULT = Schedule()
@@ -51,12 +50,6 @@ FAR = 3.0
 OWN_NOISE = "Two calls with the same arguments differ: use `noise`, and draw no noise of your own."
 NEVER_CALLED = "Your sampler never called denoise_fn."
 GIVEN = "This is given code: copy it back from the handout."
-FORWARD_ERRORS = {
-    "must match the size": "t has one number for each image; extract(schedule, t, x_start.shape) is made to broadcast.",
-}
-SAMPLER_ERRORS = unassigned("img") | {
-    "RecursionError": "A schedule has up to 1000 steps, which is too deep for recursion: take them in a loop.",
-}
 
 
 def make(student: Student, schedule: Schedule = DEFAULT) -> Remote:
@@ -106,14 +99,12 @@ def _explain_alone(judged: Sequence[tuple[Tensor, Expected]]) -> str:
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_forward_one_step_for_all(student: Student, draw: Draw) -> None:
     """x_t against the formula, with the same step for every image."""
     expect_q_sample(student, {DEFAULT: [draw_q_sample(draw, [t] * 3) for t in (500, 1, 37, 950)]})
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_forward_steps_of_each_image(student: Student, draw: Draw) -> None:
     """x_t against the formula, with another step for every image, and for a single image."""
     steps = [draw.permutation(1000)[:16], torch.tensor([999, 3, 400, 0, 250]), torch.tensor([600])]
@@ -121,7 +112,6 @@ def test_forward_steps_of_each_image(student: Student, draw: Draw) -> None:
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_forward_first_and_last_step(student: Student, draw: Draw) -> None:
     """t = 0, which is already a little noisy, and t = T - 1, for schedules of several lengths."""
     schedules = [DEFAULT, Schedule(1e-3, 0.3, 20), Schedule.rescaled(250)]
@@ -130,7 +120,6 @@ def test_forward_first_and_last_step(student: Student, draw: Draw) -> None:
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_forward_uses_the_noise_it_is_given(student: Student, draw: Draw) -> None:
     """The same arguments give the same x_t; without data only the noise remains, without noise only the data."""
     inputs = draw_q_sample(draw, [0, 100, 700, 999])
@@ -143,7 +132,6 @@ def test_forward_uses_the_noise_it_is_given(student: Student, draw: Draw) -> Non
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_forward_gradient(student: Student, draw: Draw) -> None:
     """The gradients by x_start and noise, which are the two weights; the arguments stay as they are."""
     inputs = draw_q_sample(draw, [0, 10, 300, 999])
@@ -156,7 +144,6 @@ def test_forward_gradient(student: Student, draw: Draw) -> None:
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_forward_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Tensors are made where x_start is: a model on a GPU trains there."""
     inputs = draw_q_sample(draw, [0, 10, 300, 999])
@@ -164,7 +151,6 @@ def test_forward_stays_on_its_device(student: Student, draw: Draw) -> None:
 
 
 @question("2.3a")
-@with_hints(FORWARD_ERRORS)
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
     pairs = [(make(student, schedule), schedule.buffers()) for schedule in (DEFAULT, Schedule.rescaled(50))]
@@ -244,7 +230,6 @@ def run_sampler(
 
 
 @question("2.3b", imports=OPTIMIZERS)
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Where the schedules are, there x and t are made: a model on a GPU samples there."""
     schedule, shape, calls = Schedule(1e-3, 0.3, 2), (4, 3, 4, 4), count(1)
@@ -267,7 +252,6 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_takes_every_step_once(student: Student, draw: Draw) -> None:
     """denoise_fn is called once for each t, from T - 1 down to 0, with t of shape (B,)."""
     for schedule, batch in [(Schedule(1e-3, 0.3, 5), 4), (Schedule(1e-3, 0.2, 11), 1), (DEFAULT, 2)]:
@@ -309,7 +293,6 @@ def _explain_steps(steps: list[int], last: int) -> str:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_passes_the_labels_on(student: Student, draw: Draw) -> None:
     """denoise_fn gets the labels y at every step, as they were given."""
     data = GaussianData(Schedule(1e-3, 0.3, 5), 0.0, 1.0)
@@ -345,7 +328,6 @@ def instead_of_labels(labels: object, right: Tensor) -> str:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
     """The first x is standard normal noise, new in every call.
 
@@ -367,7 +349,6 @@ def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_draws_every_transition(student: Student, draw: Draw) -> None:
     """Every x_{t-1} is drawn from the posterior: its mean, plus fresh noise of its variance.
 
@@ -525,7 +506,6 @@ def reverse_mean(data: GaussianData, x: Tensor, step: int) -> Tensor:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_ends_without_noise(student: Student, draw: Draw) -> None:
     """The result is the mean of the step t = 0, with nothing added, clamped or left out."""
     for data in (GaussianData(SHORT, 0.5, 0.5), GaussianData(SHORT, -12.0, 0.5)):
@@ -575,7 +555,6 @@ def _explain_added(added: Tensor, x: Tensor) -> str:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_is_exact_on_a_point(student: Student, draw: Draw) -> None:
     """If all data are one point, sampling returns that point, whatever noise it draws."""
     point = float(draw.uniform(1.5, 2.5, 1))
@@ -586,7 +565,6 @@ def test_sampler_is_exact_on_a_point(student: Student, draw: Draw) -> None:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_sampler_is_exact_on_gaussians(student: Student, draw: Draw) -> None:
     """On Gaussian data the samples have the mean and the variance that the reverse process gives.
 
@@ -605,7 +583,6 @@ def test_sampler_is_exact_on_gaussians(student: Student, draw: Draw) -> None:
 
 
 @question("2.3b")
-@with_hints(SAMPLER_ERRORS)
 def test_given_reverse_step(student: Student, draw: Draw) -> None:
     """Given code: predict_start_from_noise, q_posterior, p_mean_variance and p_sample.
 

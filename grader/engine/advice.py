@@ -46,6 +46,14 @@ RULES = (
         code=MAXIMUM,
     ),
     Rule(
+        r"max\(\) received an invalid combination|maximum\(\): argument|relu\(\): argument",
+        "This function takes tensors, and not a number: max(0, x) of a tensor is torch.relu(x), or x.clamp(min=0).",
+    ),
+    Rule(
+        r"Dimension out of range",
+        "A tensor on this line has fewer axes than that: flatten(1) makes two axes of any number of them.",
+    ),
+    Rule(
         r"Boolean value of Tensor with more than one value",
         "Python asks for one truth value here: to choose for every number, use torch.where, clamp or relu.",
     ),
@@ -97,7 +105,7 @@ def advise(raised: str, line: str, before: str, source: str) -> str:
         source: the file.
     """
     if found := _unassigned(raised, line):
-        return _leave_in(found, source)
+        return _leave_in(found, line, source)
     for rule in RULES:
         matched = re.search(rule.raised, raised)
         code = re.search(rule.code, before)
@@ -115,8 +123,13 @@ def _unassigned(raised: str, line: str) -> str:
     return ""
 
 
-def _leave_in(name: str, source: str) -> str:
+def _leave_in(name: str, line: str, source: str) -> str:
     """What to do about a name without a value; the comments of the file say in which names results are left."""
+    if re.search(rf"^\s*{re.escape(name)} *=.*(?<![.\w]){re.escape(name)}\(", line):
+        return (
+            f"`{name}` is assigned on this line, so that Python takes it for a variable, which has no value yet: call "
+            "the function by its full name, as torch.distributions.kl_divergence."
+        )
     comments = " ".join(part.strip() for part in re.findall(r"#(.*)", source))
     asked = re.search(rf"eave [^.]*`{re.escape(name)}`", comments)
     if asked:
