@@ -77,9 +77,7 @@ def expect_betas(function: Remote, name: str, cases: Sequence[Arguments], left_o
         (betas_in_float64(value, int(case["num_timesteps"])), expected_betas(name, {**case, **(left_out or {})}))
         for value, case in zip(results, cases, strict=True)
     ]
-    rounded = [
-        (got, right) for got, right in with_values(pairs) if not close(clipped(got), clipped(right), RTOL, ATOL)
-    ]
+    rounded = [(got, right) for got, right in with_values(pairs) if not close(clipped(got), clipped(right), RTOL, ATOL)]
     if not rounded:
         return
     try:

@@ -419,7 +419,10 @@ def expect_no_step_left_out(cases: Sequence[tuple[Batch, float]], values: Sequen
     Of several images at the same step, it is not the step that matters.
     """
     plain = [
-        [any(close(got, each[n].double()) for each in (batch.with_labels, batch.without)) for n, got in enumerate(value)]
+        [
+            any(close(got, each[n].double()) for each in (batch.with_labels, batch.without))
+            for n, got in enumerate(value)
+        ]
         for (batch, _), value in zip(cases, values, strict=True)
     ]
     for (batch, weight), images in zip(cases, plain, strict=True):

@@ -282,7 +282,7 @@ def expect_drawn(case: Case, x: Tensor) -> None:
     axes = {name: along for name, along in AXES.items() if numbers_of_a_slice(noise, along) >= FEWEST}
     expect_standard_normal(noise, axes, what)
     for name in ("image", "step", "call"):
-        expect_not_reordered(noise, *AXES[name], name, what)
+        expect_not_reordered(noise, AXES[name][0], name, what)
     for numbers_drawn in (noise, noise * right.std):
         expect_fine_noise(numbers_drawn, what)
 

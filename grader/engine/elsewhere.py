@@ -21,7 +21,7 @@ ELSEWHERE, HERE = torch.device("cpu:0"), torch.device("cpu")  # equal only to th
 # What takes a tensor of another device; of most of them it takes the shape or the type alone.
 ACROSS = {
     Tensor.to, Tensor.cpu, Tensor.copy_, Tensor.type_as, Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put_,
-    Tensor.view_as, Tensor.reshape_as, Tensor.expand_as, Tensor.is_same_size, Tensor.is_set_to, Tensor.data.__set__,
+    Tensor.view_as, Tensor.reshape_as, Tensor.expand_as, Tensor.is_same_size, Tensor.is_set_to,
     torch.broadcast_tensors, torch.is_same_size, torch.result_type, torch.tensor, torch.as_tensor,
 }  # fmt: skip
 # What takes no number, a tensor without axes, of the CPU beside tensors of another device; operators do.
@@ -31,7 +31,7 @@ STACKING = {torch.stack, torch.cat, torch.concat, torch.concatenate, torch.hstac
 class Marked(Tensor):
     """A tensor on the device ELSEWHERE."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 class OtherDevice(TorchFunctionMode):

@@ -223,6 +223,25 @@ def spaced(first: float, last: float, count: int) -> list[float]:
 
 
 RIGHT = Sampler()
+
+
+def with_at_most(most: int) -> Sampler:
+    """A sampler that takes no more than so many steps."""
+    return Sampler(ends=lambda n: RIGHT.ends(min(n, most)))
+
+
+def clamped(bound: int) -> dict[str, Sampler]:
+    """Samplers that cut off x at a bound, by sentence."""
+    return {
+        f"x is clamped to [-{bound}, {bound}] at every step; latents are not.": Sampler(
+            move=lambda x, velocity, length: (x - length * velocity).clamp(-bound, bound)
+        ),
+        f"The result is clamped to [-{bound}, {bound}]; latents are not.": Sampler(
+            finish=lambda x: x.clamp(-bound, bound)
+        ),
+    }
+
+
 OFF_TIME: Mapping[str, Sampler] = {
     "The times run upwards; sampling starts at time 1, where x is noise, and comes to time 0, where data are.": Sampler(
         ends=lambda n: spaced(0, 1, n + 1)
@@ -252,9 +271,7 @@ OFF_TIME: Mapping[str, Sampler] = {
     ),
     "There is one step, whatever num_steps is.": Sampler(ends=lambda n: RIGHT.ends(1)),
     **{
-        f"No more than {most} steps are taken; num_steps says how many there are.": Sampler(
-            ends=lambda n, most=most: RIGHT.ends(min(n, most))
-        )
+        f"No more than {most} steps are taken; num_steps says how many there are.": with_at_most(most)
         for most in (10, 20, 50, 100)
     },
     "There are num_steps + 1 steps.": Sampler(ends=lambda n: RIGHT.ends(n + 1)),
@@ -305,18 +322,10 @@ OFF_COURSE: Mapping[str, Sampler] = {
     "The same x is passed at every step, and returned: go on from where the last step came to.": Sampler(
         move=lambda x, velocity, length: x
     ),
-    **{
-        f"x is clamped to [-{bound}, {bound}] at every step; latents are not.": Sampler(
-            move=lambda x, velocity, length, bound=bound: (x - length * velocity).clamp(-bound, bound)
-        )
-        for bound in (1, 3, 5, 10)
-    },
-    **{
-        f"The result is clamped to [-{bound}, {bound}]; latents are not.": Sampler(
-            finish=lambda x, bound=bound: x.clamp(-bound, bound)
-        )
-        for bound in (1, 3, 5, 10)
-    },
+    **clamped(1),
+    **clamped(3),
+    **clamped(5),
+    **clamped(10),
     "The result goes through a tanh; latents are not bounded.": Sampler(finish=torch.tanh),
     "The two velocities of Heun's step are added; their mean is taken.": Sampler(
         combined=lambda first, second: first + second

@@ -41,7 +41,13 @@ def test_flow_of_other_sizes(student: Student, draw: Draw) -> None:
 @question("3.6b")
 def test_flow_sampler_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images of other shapes, other data and numbers of steps; Heun's error falls with the square of the step."""
-    cases = [((1, 4, 2, 3), 3, False), ((1, 3, 2, 2), 6, True), ((3, 2, 1, 5), 7, True), ((4, 1, 3, 1), 1, True), ((2, 1, 1, 1), 1, False)]
+    cases = [
+        ((1, 4, 2, 3), 3, False),
+        ((1, 3, 2, 2), 6, True),
+        ((3, 2, 1, 5), 7, True),
+        ((4, 1, 3, 1), 1, True),
+        ((2, 1, 1, 1), 1, False),
+    ]
     expect_points([run_sampler(student, BROAD, draw.normal(*shape), steps, heun) for shape, steps, heun in cases])
     x = draw.normal(2, 2, 4, 4).sign() * draw.uniform(1, 3, 2, 2, 4, 4)
     runs = [run_sampler(student, BROAD, x, num_steps, True) for num_steps in (8, 16)]
