@@ -15,14 +15,15 @@ def update_average(average: nn.Module, network: nn.Module, step: int, decay: flo
     exponentially: what the network was n steps ago counts decay^n.
 
     Args:
-        average: a network like `network`, whose parameters are the average.
-        network: as it is after the step; it stays as it is.
+        average: a network like `network`, whose parameters are the average. They are changed in place.
+        network: as it is after the step; it is not changed.
         step: number of the step, counted from 0.
-        decay: of the average in the long run. At first it is (1 + step) / (10 + step) where that is less, so that the
-            average soon forgets what the network was before training.
+        decay: the share of the average that is kept in a step. It is (1 + step) / (10 + step) while that is smaller,
+            so that the average soon forgets what the network was before training.
     """
     ############################ Your code here ############################
-    # TODO(3.4): move every parameter of `average` towards the one of `network`, and copy the buffers.
+    # TODO(3.4): move every parameter of `average` towards that of `network`, once, also where two layers share it.
+    # Copy every buffer. Leave modes and requires_grad as they are.
     ########################################################################
     raise NotImplementedError("3.4")
     ########################################################################

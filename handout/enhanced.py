@@ -15,14 +15,17 @@ LARGEST_BETA = 0.999
 
 
 def linear_betas(num_timesteps: int) -> Tensor:
-    """The schedule of Ho et al. (2020), section 4, for any number of steps from 2 on: fewer are as much stronger.
+    """The schedule of Ho et al. (2020), section 4, for any number of steps: with fewer steps each adds more noise.
+
+    Args:
+        num_timesteps: T, at least 2.
 
     Returns:
-        (num_timesteps,) in float64, none above LARGEST_BETA.
+        (num_timesteps,) in float64, computed in float64 from the first tensor on; none is above LARGEST_BETA.
     """
     ############################ Your code here ############################
-    # TODO(3.1a): return betas, evenly spaced from 1e-4 to 2e-2 if there are 1000 steps. With n times fewer
-    # steps each is n times as large, but never larger than LARGEST_BETA.
+    # TODO(3.1a): return betas in float64, evenly spaced from 1e-4 to 2e-2 for 1000 steps. With n times fewer
+    # steps each beta is n times as large. Then replace those above LARGEST_BETA by it.
     ########################################################################
     raise NotImplementedError("3.1a")
     ########################################################################
@@ -33,14 +36,14 @@ def cosine_betas(num_timesteps: int, offset: float = 0.008) -> Tensor:
 
     Args:
         num_timesteps: T, at least 1.
-        offset: s of the paper, which keeps the first steps from being too small.
+        offset: s of the paper, which keeps the first betas from being too small.
 
     Returns:
-        (num_timesteps,) in float64, none above LARGEST_BETA.
+        (num_timesteps,) in float64, computed in float64 from the first tensor on; none is above LARGEST_BETA.
     """
     ############################ Your code here ############################
-    # TODO(3.1b): return betas, from alphas_cumprod at the times 0, 1/T, ..., 1; the one at time 0 is 1.
-    # Compute in float64. No beta is larger than LARGEST_BETA.
+    # TODO(3.1b): compute alphas_cumprod at the times 0, 1/T, ..., 1 in float64; at time 0 it is 1. Return the
+    # betas that follow from it. Replace those above LARGEST_BETA by it.
     ########################################################################
     raise NotImplementedError("3.1b")
     ########################################################################
@@ -56,25 +59,29 @@ class EnhancedDiffusion(GaussianDiffusion):
         Song, Meng and Ermon, "Denoising Diffusion Implicit Models" (2021), equations (12) and (16).
 
         Args:
-            denoise_fn: predicts noise; called once for every one of `steps`, from the last down to the first.
-            x: (B, C, H, W) standard normal noise to start from, which is taken for x_t at the last of `steps`.
+            denoise_fn: predicts noise; called once for every one of `steps`, from the last down to the first, with
+                t (B,) of int64 on the device of x.
+            x: (B, C, H, W) standard normal noise to start from, in float32: x_t at the last of `steps`. It is not
+                changed.
             y: (B,) labels, passed on to `denoise_fn` as they are.
-            steps: (S,) increasing integers in [0, num_timesteps), int64, at least one, on the device of x.
-            eta: how much noise is added on the way. With 0 there is none; with 1 and all steps this is `sample`.
+            steps: (S,) increasing integers in [0, num_timesteps), int64, on the device of x. There is at least one,
+                and there may be 1000; the first need not be 0.
+            eta: how much noise is added on the way, in [0, 1]. With 0 none is added; with 1 and all steps this
+                samples as `sample` does.
 
         Returns:
             (B, C, H, W) samples x_0.
         """
         ############################ Your code here ############################
-        # TODO(3.2): go from each of `steps` to the one before it, and from the first of them to x_0, where
-        # alphas_cumprod is 1. Leave the samples in `img`.
+        # TODO(3.2): move from each of `steps` to the one before it in `steps`, and from the first of them to x_0,
+        # where alphas_cumprod is 1. Clamp nothing. Leave the samples in `img`.
         ########################################################################
         raise NotImplementedError("3.2")
         ########################################################################
         return img
 
     def velocity(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """What a network may predict in place of the noise, well defined at every step.
+        """What a network may predict instead of the noise: the velocity, which is well defined at every step.
 
         Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models" (2022), section 4.
 
@@ -87,7 +94,8 @@ class EnhancedDiffusion(GaussianDiffusion):
             (B, C, H, W) v_t.
         """
         ############################ Your code here ############################
-        # TODO(3.5a): return v_t, the derivative of x_t by the angle whose cosine is sqrt_alphas_cumprod.
+        # TODO(3.5a): return v_t, the derivative of x_t with respect to the angle whose cosine is
+        # sqrt_alphas_cumprod at t.
         ########################################################################
         raise NotImplementedError("3.5a")
         ########################################################################
@@ -95,24 +103,29 @@ class EnhancedDiffusion(GaussianDiffusion):
     def predict_noise_from_velocity(self, x: Tensor, t: Tensor, velocity: Tensor) -> Tensor:
         """The noise in x_t (B, C, H, W) at steps t (B,) with the velocity v_t (B, C, H, W): (B, C, H, W)."""
         ############################ Your code here ############################
-        # TODO(3.5b): return the noise, from `x` and `velocity` alone: samplers know no x_start.
+        # TODO(3.5b): return the noise in `x`, computed from `x`, `velocity` and the schedule at `t`: a sampler
+        # does not know x_start.
         ########################################################################
         raise NotImplementedError("3.5b")
         ########################################################################
 
     def min_snr_weight(self, t: Tensor, gamma: float, prediction: str) -> Tensor:
-        """Weights of the squared error at steps t (B,), which keep easy steps from ruling the loss: (B,).
+        """Weights (B,) of the squared errors at steps t (B,), so that steps with little noise do not rule the loss.
 
         Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy" (2023), section 3.4.
 
         Args:
             t: (B,) steps.
-            gamma: the largest weight that an error of x_0 may have.
-            prediction: "noise" or "velocity", what it is the error of.
+            gamma: the largest weight that an error of x_0 may have, above 0.
+            prediction: "noise" or "velocity": the error is that of a prediction of it.
+
+        Returns:
+            (B,), on the device of t.
         """
         ############################ Your code here ############################
-        # TODO(3.5c): return the weights. An error of x_0 has the weight min(SNR, gamma), with the
-        # signal-to-noise ratio SNR = alphas_cumprod / (1 - alphas_cumprod); write what it is of the other errors.
+        # TODO(3.5c): return the weights. A squared error of x_0 has the weight min(SNR, gamma), with the
+        # signal-to-noise ratio SNR = alphas_cumprod / (1 - alphas_cumprod). Work out the weight of a squared error
+        # of the noise, and of the velocity, that comes from the same error of x_0.
         ########################################################################
         raise NotImplementedError("3.5c")
         ########################################################################
@@ -122,17 +135,17 @@ class EnhancedDiffusion(GaussianDiffusion):
         """An upper bound on -log p(x_0), from one draw of x_t for each step: Ho et al. (2020), equation (5).
 
         Args:
-            denoise_fn: predicts noise; called once for every step.
-            x_start: (B, C, H, W) data x_0.
+            denoise_fn: predicts noise; called once for every step, of which there may be 1000.
+            x_start: (B, C, H, W) data x_0, which is not changed.
             y: (B,) labels, passed on to `denoise_fn` as they are.
 
         Returns:
             (B,) in bits, divided by the number of elements C H W.
         """
         ############################ Your code here ############################
-        # TODO(3.7): leave the bound in `nats`, of shape (B,): the divergence of q(x_T | x_0) from N(0, I), plus
-        # for each t > 0 that of q(x_{t-1} | x_t, x_0) from p(x_{t-1} | x_t), which have the same variance, plus
-        # -log N(x_0; mean, betas[0]) at t = 0 with the mean of p there. Every x_t is made of x_start and fresh noise.
+        # TODO(3.7): leave the bound in `nats`, of shape (B,). It is the sum of the KL divergence of q(x_T | x_0)
+        # from N(0, I); for each t > 0 that of q(x_{t-1} | x_t, x_0) from p(x_{t-1} | x_t), which have the same
+        # variance; and at t = 0 of -log N(x_0; mean, betas[0]) with the mean of p. Draw every x_t from q(x_t | x_0).
         ########################################################################
         raise NotImplementedError("3.7")
         ########################################################################

@@ -16,11 +16,11 @@ class RectifiedFlow(nn.Module):
     """
 
     def path(self, x_start: Tensor, time: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the paths from data to noise are, and how fast they go: equation (1), whose time runs the other way.
+        """Points of the paths from data to noise, and their velocity: equation (1), where time runs the other way.
 
         Args:
             x_start: (B, C, H, W) data.
-            time: (B,) in [0, 1], one for each image.
+            time: (B,) times in [0, 1], one for each image.
             noise: (B, C, H, W) standard normal noise.
 
         Returns:
@@ -45,13 +45,13 @@ class RectifiedFlow(nn.Module):
         """Follow the velocity from noise to data, in steps of equal length.
 
         Args:
-            velocity_fn: predicts the velocity; called once for every step, at the time where it starts, and for a step
-                of Heun once more, at the time where it ends.
-            x: (B, C, H, W) standard normal noise to start from, at time 1, which stays as it is.
+            velocity_fn: predicts the velocity at times (B,) on the device of x; called once for every step, at the
+                time where it starts, and for a step of Heun once more, at the time where it ends.
+            x: (B, C, H, W) standard normal noise to start from, at time 1, which is not changed.
             y: (B,) labels, passed on to `velocity_fn` as they are.
             num_steps: number of steps, at least 1.
-            heun: whether to take the mean of the velocities at both ends of a step, the second as Euler's step would
-                find it, and not the velocity at its start. The last step, to time 0, is Euler's in any case.
+            heun: whether a step follows the mean of the velocities at both of its ends, instead of the one at its
+                start. The second is that at the point where Euler's step ends. The last step, to time 0, is Euler's.
 
         Returns:
             (B, C, H, W) samples at time 0.

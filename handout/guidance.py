@@ -15,13 +15,13 @@ def drop_labels(y: Tensor, null_label: int, probability: float) -> Tensor:
     Args:
         y: (B,) labels, which stay as they are.
         null_label: the label that stands for none.
-        probability: of a label to be dropped, each on its own.
+        probability: that a label is dropped, in [0, 1]; labels are dropped independently.
 
     Returns:
-        (B,) labels, int64, where some are `null_label`.
+        (B,) labels, int64, some of which are `null_label`, on the device of y.
     """
     ############################ Your code here ############################
-    # TODO(3.3a): return the labels, each replaced by `null_label` with `probability`.
+    # TODO(3.3a): return new labels: those of `y`, each replaced by `null_label` with `probability`.
     ########################################################################
     raise NotImplementedError("3.3a")
     ########################################################################
@@ -40,13 +40,15 @@ def guided_noise(
         y: (B,) labels.
         t: (B,) steps.
         null_label: the label that stands for none.
-        guidance_weight: with 0 the labels do not count, with 1 they are not overdone.
+        guidance_weight: with 0 the labels do not count, with 1 the prediction for the labels is returned. Any
+            number is allowed, above 1 and below 0 too.
 
     Returns:
         (B, C, H, W).
     """
     ############################ Your code here ############################
     # TODO(3.3b): return the prediction without labels, plus `guidance_weight` times what the labels add to it.
+    # Without labels, every image of the batch has `null_label`.
     ########################################################################
     raise NotImplementedError("3.3b")
     ########################################################################

@@ -29,7 +29,7 @@ SHARE = RATE / 7
 GRID, GRID_ENDS = 512, (-4.0, 4.0)
 TAIL = 3.5  # 1 in 2,149 numbers lies outside
 SAME, FEWEST = 0.999, 128
-SAME_ENDS = 1e-4
+SAME_ENDS, MANY_ENDS = 1e-4, 8
 FEW_VALUES = 10
 TIES = 10
 REACH = 3.2  # standard deviations that the largest of 10,000 normal numbers is within with a probability below 1e-5
@@ -48,6 +48,7 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
     """
     count, slices = noise.numel(), _slices(noise, axes)
     _expect_distinct(noise, slices, what)
+    _expect_not_cut_off(noise, what)
     _expect_mean(noise, count, what)
     _expect_variance(noise, count, what)
     _expect_distribution(noise, count, what)
@@ -213,6 +214,20 @@ def _alike(slices: Slices, name: str) -> Tensor:
     return shares.sign() * (shares.abs() >= 1)
 
 
+def _expect_not_cut_off(noise: Tensor, what: str) -> None:
+    """Expect the largest numbers not to be the same one, which a clamp makes of them.
+
+    The MANY_ENDS largest of right numbers, 10^3 or more, are within SAME_ENDS at a rate below 1e-20.
+    """
+    ends = noise.abs().flatten().topk(min(MANY_ENDS, noise.numel())).values
+    if float(ends[0] - ends[-1]) < SAME_ENDS and len(noise.flatten().unique()) > FEW_VALUES:
+        bound = float(ends[0])
+        raise wrong(
+            f"{what} has {MANY_ENDS} or more numbers that are {bound:.4g} up to the sign, and none beyond them.",
+            f"It never leaves [{-bound:.2f}, {bound:.2f}]; normal noise does: it is not to be cut off or clamped.",
+        )
+
+
 def _expect_mean(noise: Tensor, count: int, what: str) -> None:
     mean = float(noise.mean())
     if not within(rated("mean", count, SHARE), abs(mean) / mean_bound(count, SHARE)):
@@ -274,7 +289,7 @@ def _explain_range(noise: Tensor) -> str:
         uniform = "in [0, 1], as the numbers of torch.rand do; those of torch.randn are normal"
         return f"It lies {uniform}." if high < 1.001 else "It is never negative: nothing may cut or flip what is drawn."
     reach = float((noise - noise.mean()).abs().max() / noise.std())
-    if reach < REACH and noise.numel() > 10_000:
+    if reach < REACH and noise.numel() > 10_000 and abs(float(noise.mean())) < float(noise.std()) < 2:
         return f"It never leaves [{low:.2f}, {high:.2f}]; normal noise does: it is not to be cut off or clamped."
     return ""
 

@@ -365,7 +365,7 @@ def expect_held(held: Remote, average: State) -> None:
 
 
 def expect_flags(pair: Pair) -> None:
-    """Expect the modes and the need of gradients that test_average_moves_in_place gave to both networks."""
+    """Expect the modes and requires_grad as test_average_moves_in_place set them, of the average and the network."""
     modes = {"average": (pair.average, False), "network": (pair.network, True)}
     modes |= {f"{name}'s part 1": (getattr(module, "1"), False) for name, (module, _) in modes.items()}
     found = fetch(*[module.training for module, _ in modes.values()])

@@ -64,7 +64,7 @@ def expect_images(
 
 
 def expect_function(student: Student, function: Remote, inputs: Inputs, right: Form, weights: Tensor) -> None:
-    """Expect unchanged arguments, nothing random, one device, and the gradients, with weights of the result."""
+    """Expect that arguments stay, that nothing is random, one device, and the gradients by weights of the result."""
     observed = observe(function, inputs, differentiate=False)
     expect_unchanged(observed, inputs)
     again = observe(function, inputs, weights)
@@ -188,7 +188,7 @@ def draw_errors(draw: Draw, schedule: Schedule, t: Tensor) -> list[Tensor]:
 
 @question("3.5c")
 def test_weights_make_one_loss(student: Student, draw: Draw) -> None:
-    """A noise and a velocity that mean the same x_0 have the same weighted error; t stays as it is."""
+    """A noise and a velocity that mean the same x_0 have the same weighted error; t stays, and all is on its device."""
     schedule, gamma = SCHEDULES[2], 3.0
     t = torch.tensor(ends(schedule))
     function, weights = make(student, schedule).min_snr_weight, []

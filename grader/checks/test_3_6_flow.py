@@ -95,7 +95,7 @@ def test_flow_velocity(student: Student, draw: Draw) -> None:
 
 @question("3.6a")
 def test_flow_gradient(student: Student, draw: Draw) -> None:
-    """The gradients of both results by x_start and noise; arguments stay as they are; one device."""
+    """The gradients of both results by x_start and noise; the arguments stay, and all is on their device."""
     inputs = draw_path(draw, draw.uniform(0.1, 0.9, 3), 2, 4, 5)
     path = student.flow.RectifiedFlow().path
     observed = observe(path, inputs, differentiate=False)

@@ -22,7 +22,6 @@ ELSEWHERE, HERE = torch.device("cpu:0"), torch.device("cpu")  # equal only to th
 ACROSS = {
     Tensor.to, Tensor.cpu, Tensor.copy_, Tensor.type_as, Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put_,
     Tensor.view_as, Tensor.reshape_as, Tensor.expand_as, Tensor.is_same_size, Tensor.is_set_to,
-    getattr(Tensor.data, "__set__"),  # noqa: B009 (which mypy does not know)
     torch.broadcast_tensors, torch.is_same_size, torch.result_type, torch.tensor, torch.as_tensor,
 }  # fmt: skip
 # What takes no number, a tensor without axes, of the CPU beside tensors of another device; operators do.

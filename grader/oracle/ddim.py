@@ -98,28 +98,30 @@ def predicting(start: Callable[[Move], Tensor]) -> Moved:
     return lambda move: mixed(move.before, start(move), move.noise)
 
 
-def reading(read: Callable[[Schedule, list[int], int], Tensor]) -> Callable[[Move], Tensor]:
-    """What a function of schedule, steps and position gives for a move."""
-    return lambda move: read(move.schedule, move.steps, move.position)
-
-
-def one_before(schedule: Schedule, steps: list[int], position: int) -> Tensor:
+def one_before(move: Move) -> Tensor:
     """abar at t - 1, which for t = 0 is the last of a tensor."""
-    return schedule.alphas_cumprod[steps[position] - 1]
+    return move.schedule.alphas_cumprod[move.t - 1]
 
 
-def one_before_but_at_the_end(schedule: Schedule, steps: list[int], position: int) -> Tensor:
-    """abar at t - 1, and 1 for x_0."""
-    return one_before(schedule, steps, position) if position else ONE
+def clamped(bound: int) -> dict[str, Moved]:
+    """What is cut off at a bound, by sentence."""
+    return {
+        f"Every x is clamped to [-{bound}, {bound}]; latents are not.": lambda move: moved(move).clamp(-bound, bound),
+        f"The predicted x_0 is clamped to [-{bound}, {bound}]; latents are not.": predicting(
+            lambda move: move.start.clamp(-bound, bound)
+        ),
+        f"The predicted noise is clamped to [-{bound}, {bound}]; it is not bounded.": (
+            lambda move: moved(replace(move, noise=move.noise.clamp(-bound, bound)))
+        ),
+    }
 
 
-ONE_BEFORE = {  # readings of abar where a move leads, by the sentence that names them
-    "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`, and at t = 0 the index -1 is the "
-    "last step.": one_before,
-    "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`.": one_before_but_at_the_end,
-}
 MOVES: dict[str, Moved] = {
-    **{sentence: leading_to(reading(read)) for sentence, read in ONE_BEFORE.items()},
+    "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`, and at t = 0 the index -1 is the "
+    "last step.": leading_to(one_before),
+    "alphas_cumprod[t - 1] is used; a move leads to the step before t among `steps`.": leading_to(
+        lambda move: one_before(move) if move.position else ONE
+    ),
     "alphas_cumprod of t - 1 is used; what belongs here is that of the step before t among `steps`.": leading_to(
         lambda move: move.schedule.alphas_cumprod_prev[move.t]
     ),
@@ -210,27 +212,14 @@ MOVES: dict[str, Moved] = {
         Move.posterior_mean
     ),
     "x becomes what denoise_fn returns, which is the noise in x.": lambda move: move.noise,
+    **clamped(1),
+    **clamped(3),
+    **clamped(5),
+    **clamped(10),
     "The result is clamped to [-1, 1]; latents are not.": (
         lambda move: moved(move) if move.position else moved(move).clamp(-1, 1)
     ),
 }
-
-
-def clamping(bound: int) -> dict[str, Moved]:
-    """Moves that clamp something to [-bound, bound], by the sentence that names them."""
-    return {
-        f"Every x is clamped to [-{bound}, {bound}]; latents are not.": lambda move: moved(move).clamp(-bound, bound),
-        f"The predicted x_0 is clamped to [-{bound}, {bound}]; latents are not.": predicting(
-            lambda move: move.start.clamp(-bound, bound)
-        ),
-        f"The predicted noise is clamped to [-{bound}, {bound}]; it is not bounded.": (
-            lambda move: moved(replace(move, noise=move.noise.clamp(-bound, bound)))
-        ),
-    }
-
-
-for bound in (1, 3, 5, 10):
-    MOVES |= clamping(bound)
 
 
 def ddim_trajectory(schedule: Schedule, mean: float, std: float) -> ClosedForm:

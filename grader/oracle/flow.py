@@ -225,19 +225,21 @@ def spaced(first: float, last: float, count: int) -> list[float]:
 RIGHT = Sampler()
 
 
-def at_most(most: int) -> Callable[[int], list[float]]:
-    """The ends of steps, of which there are no more than `most`."""
-    return lambda n: RIGHT.ends(min(n, most))
+def with_at_most(most: int) -> Sampler:
+    """A sampler that takes no more than so many steps."""
+    return Sampler(ends=lambda n: RIGHT.ends(min(n, most)))
 
 
-def moved_within(bound: int) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """A step whose end is clamped to [-bound, bound]."""
-    return lambda x, velocity, length: (x - length * velocity).clamp(-bound, bound)
-
-
-def clamped(bound: int) -> Callable[[Tensor], Tensor]:
-    """The result, clamped to [-bound, bound]."""
-    return lambda x: x.clamp(-bound, bound)
+def clamped(bound: int) -> dict[str, Sampler]:
+    """Samplers that cut off x at a bound, by sentence."""
+    return {
+        f"x is clamped to [-{bound}, {bound}] at every step; latents are not.": Sampler(
+            move=lambda x, velocity, length: (x - length * velocity).clamp(-bound, bound)
+        ),
+        f"The result is clamped to [-{bound}, {bound}]; latents are not.": Sampler(
+            finish=lambda x: x.clamp(-bound, bound)
+        ),
+    }
 
 
 OFF_TIME: Mapping[str, Sampler] = {
@@ -269,7 +271,7 @@ OFF_TIME: Mapping[str, Sampler] = {
     ),
     "There is one step, whatever num_steps is.": Sampler(ends=lambda n: RIGHT.ends(1)),
     **{
-        f"No more than {most} steps are taken; num_steps says how many there are.": Sampler(ends=at_most(most))
+        f"No more than {most} steps are taken; num_steps says how many there are.": with_at_most(most)
         for most in (10, 20, 50, 100)
     },
     "There are num_steps + 1 steps.": Sampler(ends=lambda n: RIGHT.ends(n + 1)),
@@ -320,14 +322,10 @@ OFF_COURSE: Mapping[str, Sampler] = {
     "The same x is passed at every step, and returned: go on from where the last step came to.": Sampler(
         move=lambda x, velocity, length: x
     ),
-    **{
-        f"x is clamped to [-{bound}, {bound}] at every step; latents are not.": Sampler(move=moved_within(bound))
-        for bound in (1, 3, 5, 10)
-    },
-    **{
-        f"The result is clamped to [-{bound}, {bound}]; latents are not.": Sampler(finish=clamped(bound))
-        for bound in (1, 3, 5, 10)
-    },
+    **clamped(1),
+    **clamped(3),
+    **clamped(5),
+    **clamped(10),
     "The result goes through a tanh; latents are not bounded.": Sampler(finish=torch.tanh),
     "The two velocities of Heun's step are added; their mean is taken.": Sampler(
         combined=lambda first, second: first + second

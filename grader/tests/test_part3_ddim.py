@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, testing
 
 from grader.checks.test_2_3_diffusion import Moves
-from grader.checks.test_3_2_ddim import LONG, MEAN, STD, UNEVEN, WAYS, StepRecorder, fit, slopes, weighted
+from grader.checks.test_3_2_ddim import FAR_OFF, LONG, MEAN, STD, UNEVEN, WAYS, StepRecorder, fit, slopes, weighted
 from grader.oracle.ddim import ddim_moments, ddim_trajectory, ddim_weights
 from grader.oracle.diffusion import GaussianData, Schedule
 
@@ -95,6 +95,7 @@ def test_on_a_point_every_way_ends_there() -> None:
 def test_no_misconception_gives_what_is_right_or_what_another_gives() -> None:
     x = draw(2, 2, 3, 3)
     paths = [ddim_trajectory(schedule, MEAN, STD).at(x=x, steps=torch.tensor(steps)) for schedule, steps in WAYS]
+    paths.append(ddim_trajectory(LONG, *FAR_OFF).at(x=12 * x, steps=torch.tensor(UNEVEN)))
     weights = [ddim_weights(LONG).at(steps=torch.tensor(UNEVEN), eta=ETA)]
     for expected in (paths, weights):
         known = [torch.cat([e.values()[0].flatten() for e in expected])]

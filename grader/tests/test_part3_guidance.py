@@ -71,7 +71,8 @@ def test_guided_noise_is_the_gradient_of_the_density_that_the_paper_aims_at(weig
 
 
 def test_no_misconception_gives_the_right_value_or_that_of_another_at_all_weights() -> None:
-    weights, c, u = (0.0, 0.5, 1.0, 3.0, -2.0), normal(4, 2, 3, 3), normal(4, 2, 3, 3, seed=1)
+    weights, c, u = (0.0, 0.5, 1.0, 3.0, -2.0, 4.0, 7.5, 15.0), normal(4, 2, 3, 3), normal(4, 2, 3, 3, seed=1)
+    c, u = 8 * c, 8 * u
     cases = [GUIDED_NOISE.at(with_labels=c, without=u, guidance_weight=torch.tensor(w)) for w in weights]
     values = {text: torch.stack([case.misconceived(text) for case in cases]) for text in GUIDED_NOISE.misconceptions}
     values["right"] = torch.stack([case.values()[0] for case in cases])
