@@ -21,7 +21,17 @@ from .draw import Draw
 from .expect import close, expect_unchanged, numbers, tensor, wrong
 from .explain import explain
 from .margins import ATOL, within
-from .noise import FEWEST, RATE, SAME, Moments, expect_not_reordered, expect_standard_normal, rated, used_between
+from .noise import (
+    FEWEST,
+    RATE,
+    SAME,
+    Moments,
+    expect_distinct,
+    expect_not_reordered,
+    expect_standard_normal,
+    rated,
+    used_between,
+)
 from .runner import question
 from .test_2_3_diffusion import DEFAULT, FAR, NEVER_CALLED, Moves, Recorder, ellipsis, expect_labels
 
@@ -290,9 +300,10 @@ class Way:
                 "deviations of the noise added there; it must be 1.",
                 "x becomes what denoise_fn returns, which is the noise in x." if is_prediction else "",
             )
-        self._expect_fresh(noise, what)
         axes = {name: along for name, along in AXES.items() if numbers_of_a_slice(noise, along) >= FEWEST}
         added = f"{what} the noise between the steps"
+        expect_distinct(noise, axes, added)
+        self._expect_fresh(noise, what)
         expect_standard_normal(noise, axes, added)
         expect_not_reordered(noise, 0, "step", added)
         expect_not_reordered(noise, 1, "image", added)

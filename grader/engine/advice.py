@@ -52,6 +52,7 @@ RULES = (
     Rule(
         r"Dimension out of range",
         "A tensor on this line has fewer axes than that: flatten(1) makes two axes of any number of them.",
+        code=r"\b(?:mean|sum)\(",
     ),
     Rule(
         r"Boolean value of Tensor with more than one value",
