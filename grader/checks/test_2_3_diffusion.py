@@ -254,17 +254,39 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
 @question("2.3b")
 def test_sampler_takes_every_step_once(student: Student, draw: Draw) -> None:
     """denoise_fn is called once for each t, from T - 1 down to 0, with t of shape (B,)."""
-    for schedule, batch in [(Schedule(1e-3, 0.3, 5), 4), (Schedule(1e-3, 0.2, 11), 1), (DEFAULT, 2)]:
+    for schedule, batch in [(Schedule(1e-3, 0.3, 5), 4), (Schedule(1e-3, 0.2, 11), 1)]:
         _, seen = run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), (batch, 3, 4, 4))
-        last = schedule.num_timesteps - 1
-        if seen.steps == list(range(last, -1, -1)):
-            continue
-        if not seen.steps:
-            raise wrong(NEVER_CALLED)
+        expect_all_steps(seen.steps, schedule)
+    denoise_fn, steps = counting_denoiser(student)
+    make(student).sample(denoise_fn, (1, 1, 1, 2), torch.zeros(1, dtype=torch.int64))
+    expect_all_steps(steps_in(student, steps), DEFAULT)
+
+
+def expect_all_steps(steps: list[int], schedule: Schedule) -> None:
+    """Expect the steps that a sampler has taken to be T - 1, ..., 0. Raises Failure."""
+    last = schedule.num_timesteps - 1
+    if not steps:
+        raise wrong(NEVER_CALLED)
+    if steps != list(range(last, -1, -1)):
         raise wrong(
-            f"With T = {last + 1}, your sampler takes the steps t = {ellipsis(seen.steps)}.",
-            _explain_steps(seen.steps, last),
+            f"With T = {last + 1}, your sampler takes the steps t = {ellipsis(steps)}.", _explain_steps(steps, last)
         )
+
+
+# Of a thousand steps, only that they are taken: each other case is seen from the trusted side.
+COUNTING = "lambda seen: lambda x, y, t: seen.extend(t.tolist()) or 0 * x"
+
+
+def counting_denoiser(student: Student) -> tuple[Remote, Remote]:
+    """A denoiser in the worker, where a thousand calls take little time, and the list of steps it is called with."""
+    seen = later(student.builtins.list)
+    return later(later(student.builtins.eval, COUNTING), seen), seen
+
+
+def steps_in(student: Student, seen: Remote) -> list[int]:
+    """The steps in a list of the worker."""
+    steps = student.torch.tensor(seen)
+    return [int(step) for step in steps.nan_to_num().flatten().tolist()] if isinstance(steps, Tensor) else []
 
 
 def ellipsis(steps: Sequence[int]) -> str:

@@ -33,7 +33,17 @@ from .noise import (
     used_between,
 )
 from .runner import question
-from .test_2_3_diffusion import DEFAULT, FAR, NEVER_CALLED, Moves, Recorder, ellipsis, expect_labels
+from .test_2_3_diffusion import (
+    DEFAULT,
+    FAR,
+    NEVER_CALLED,
+    Moves,
+    Recorder,
+    counting_denoiser,
+    ellipsis,
+    expect_labels,
+    steps_in,
+)
 
 MEAN, STD = 0.8, 0.7
 LONG = Schedule(5e-3, 0.3, 20)
@@ -156,7 +166,12 @@ def test_ddim_takes_the_given_steps(student: Student, draw: Draw) -> None:
     """
     for (schedule, steps), batch in zip(WAYS, (4, 1, 3, 2), strict=True):
         run_checked(student, draw, GaussianData(schedule, MEAN, STD), steps, (batch, 2, 3, 3), 0.5)
-    run_checked(student, draw, GaussianData(DEFAULT, MEAN, STD), range(DEFAULT.num_timesteps), (2, 1, 2, 2), 0.0)
+    every, x = range(DEFAULT.num_timesteps), draw.normal(1, 1, 2, 2)
+    seen = StepRecorder(GaussianData(DEFAULT, MEAN, STD), x, torch.zeros(1, dtype=torch.int64), every)
+    denoise_fn, taken = counting_denoiser(student)
+    make(student).ddim_sample(denoise_fn, x, seen.y, torch.tensor(every), 0.0)
+    seen.steps = steps_in(taken)
+    seen.expect_steps()
 
 
 @question("3.2")
