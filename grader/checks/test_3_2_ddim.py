@@ -170,7 +170,7 @@ def test_ddim_takes_the_given_steps(student: Student, draw: Draw) -> None:
     seen = StepRecorder(GaussianData(DEFAULT, MEAN, STD), x, torch.zeros(1, dtype=torch.int64), every)
     denoise_fn, taken = counting_denoiser(student)
     make(student).ddim_sample(denoise_fn, x, seen.y, torch.tensor(every), 0.0)
-    seen.steps = steps_in(taken)
+    seen.steps = steps_in(student, taken)
     seen.expect_steps()
 
 

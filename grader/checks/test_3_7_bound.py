@@ -236,7 +236,7 @@ def test_bound_takes_every_step_once(student: Student, draw: Draw) -> None:
     diffusion, seen = make(student), Denoiser(case)
     diffusion.q_sample = later(student.builtins.eval, "lambda x_start, t, noise: noise")
     diffusion.bits_per_dim(denoise_fn, case.x_start, case.y)
-    taken = torch.tensor(steps_in(steps), dtype=torch.int64)
+    taken = torch.tensor(steps_in(student, steps), dtype=torch.int64)
     seen.calls[:, 0] = taken.clamp(0, len(seen.calls) - 1).bincount(minlength=len(seen.calls))
     expect_every_step(seen)
 
