@@ -47,10 +47,10 @@ def expect_standard_normal(noise: Tensor, axes: dict[str, tuple[int, ...]], what
     """
     count, slices = noise.numel(), _slices(noise, axes)
     _expect_distinct(noise, slices, what)
-    _expect_not_cut_off(noise, what)
     _expect_mean(noise, count, what)
     _expect_variance(noise, count, what)
     _expect_distribution(noise, count, what)
+    _expect_not_cut_off(noise, what)
     for name, some in slices.items():
         _expect_uncorrelated(some, name, what, SHARE / len(slices))
 
