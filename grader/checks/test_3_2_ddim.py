@@ -337,8 +337,11 @@ class Way:
         rate = RATE / (len(before) * len(noise))
         for x in before:
             scores = slopes(noise, x)
-            n = int(scores.abs().argmax())
-            if within(rated("slope", noise[n].numel(), rate), float(scores[n].abs()) / normal_quantile(rate)):
+            used = [float(score.abs()) / normal_quantile(rate) for score in scores]
+            n = next(
+                (n for n, share in enumerate(used) if not within(rated("slope", noise[n].numel(), rate), share)), None
+            )
+            if n is None:
                 continue
             follows = float(scores[n].abs()) > SAME * float((noise[n] - noise[n].mean()).norm())
             hint = ""

@@ -317,12 +317,12 @@ def wrong_rules(divisor: Weight) -> dict[str, Rule]:
 
 
 WRONG_OF_NOISE: dict[str, Rule] = {
-    "This is the weight of an error of the velocity: without the 1 it is that of the noise.": (
+    "This is the weight of an error of the velocity; the weight of an error of the noise is asked for.": (
         lambda snr, gamma: snr.minimum(gamma) / (snr + 1)
     ),
 }
 WRONG_OF_VELOCITY: dict[str, Rule] = {
-    "This is the weight of an error of the noise: where that has SNR, the velocity's has SNR + 1.": (
+    "This is the weight of an error of the noise; the weight of an error of the velocity is asked for.": (
         lambda snr, gamma: snr.minimum(gamma) / snr
     ),
     "1 is added to the quotient; it is to be added to SNR, before the division.": (
