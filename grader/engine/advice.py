@@ -67,7 +67,7 @@ RULES = (
     Rule(r"not compiled with CUDA|no NVIDIA driver|No CUDA GPUs|CUDA driver|CUDA.*not available", DEVICE),
     Rule(r"not linked with support for mps|MPS backend", DEVICE),
     Rule(r"Expected all tensors to be on the same device", "Make new tensors where the inputs are: device=x.device."),
-    Rule(r"^BdbQuit", "Remove breakpoint() and pdb: there is no keyboard where submissions are graded."),
+    Rule(r"^(?:BdbQuit|Breakpoint)", "Remove breakpoint() and pdb: there is no keyboard where submissions are graded."),
     Rule(r"^SystemExit", "Remove exit(), quit() and sys.exit(): they end the whole program."),
     Rule(r"^EOFError: EOF when reading", "Remove input(): there is no keyboard where submissions are graded."),
     Rule(r"^RecursionError", "A function calls itself too many times: use a loop."),

@@ -71,7 +71,7 @@ def recorded(tmp_path: Path, kind: str, message: str, line: str) -> Failure:
         ("raise SystemExit", "Remove exit()"),
         ("exit()", "Remove exit()"),
         ("def f(n): return f(n + 1)\nf(0)", "use a loop"),
-        ("import nothing_like_it", "can be imported where submissions are graded"),
+        ("import nothing_like_it", "can be imported in a graded file"),
         ("learned += 1", "leave out += on tensors"),
         ("x.sum().backward()", "depends on nothing that learns"),
         ("x @ x.double()", "Tensors of two types meet"),

@@ -37,7 +37,7 @@ def test_noise_of_16_bits_is_named_however_it_is_scaled(dtype: torch.dtype, std:
     error = 1e-7 * normal(4000, seed=1).double()
     right = std * normal(4000).double() + error
     expect_fine_noise(right, "the noise")
-    with pytest.raises(Failure, match="no more digits"):
+    with pytest.raises(Failure, match="only the digits of a type of 16 bits"):
         expect_fine_noise((std * normal(4000)).to(dtype).double() + error, "the noise")
 
 

@@ -45,10 +45,10 @@ def told_of_hinge(formula: Formula) -> Explanation:
 @pytest.mark.parametrize(
     ("elementwise", "hint"),
     [
-        (lambda mu, logvar: per_variable(mu, logvar) - logvar.exp(), "The term exp(logvar) has the wrong sign."),
+        (lambda mu, logvar: per_variable(mu, logvar) - logvar.exp(), "The sign of the term exp(logvar) is flipped."),
         (
             lambda mu, logvar: per_variable(mu, logvar) + logvar.exp() / 2,
-            "The term exp(logvar) has a factor that is wrong: it counts 2 times what it must.",
+            "The factor 1/2 does not reach the term exp(logvar); it belongs to every term.",
         ),
         (lambda mu, logvar: (mu + logvar.exp() - 1 - logvar) / 2, "mu enters without its square."),
     ],
@@ -60,7 +60,7 @@ def test_a_wrong_sign_or_factor_of_one_term_is_a_single_mistake(elementwise: For
 def test_a_factor_on_one_term_only_is_not_a_missing_term() -> None:
     """0.5 * relu(1 - real) + relu(1 + fake)."""
     said = told_of_hinge(lambda real, fake: 0.5 * F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-    assert said.hint == "The term of the fake logits has a factor that is wrong: it counts 2 times what it must."
+    assert said.hint == "The factor 1/2 reaches the term of the real logits only; it belongs to both."
 
 
 @pytest.mark.parametrize(

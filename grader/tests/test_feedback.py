@@ -257,7 +257,7 @@ def test_hints_open_by_attempts_at_home(handout: Submission, tmp_path: Path) -> 
     snr = "snr = self.alphas_cumprod[t] / (1 - self.alphas_cumprod[t])\n"
     codes = [snr + f"return snr.clamp(max=gamma) / snr{same}" for same in ("", " * 1", " / 1")]
     said = [shown_at_home(handout, tmp_path, code) for code in codes]
-    answer = "where that has SNR, the velocity's has SNR + 1"
+    answer = "This is the weight of an error of the noise"
     assert [answer in each for each in said] == [False, False, True]
     assert "Attempt 3, 2 after this one, says what the mistake is." in said[0]
     assert "The next attempt says what the mistake is." in said[1]

@@ -125,7 +125,7 @@ def test_canvas_resubmissions_count_by_file(tmp_path: Path) -> None:
     [anna] = intake(on_disk(tmp_path, CANVAS | again)).entries
     assert anna.files == CODE | {"loss.py": b"new"}
     assert anna.attempt == 3
-    assert anna.notes == ["Not counted: nganna_1234_9001_loss.py, nganna_1234_9100_loss-1.py; there is a newer one."]
+    assert anna.notes == ["Not counted: nganna_1234_9006_loss.py, nganna_1234_9100_loss-1.py; there is a newer one."]
 
 
 def test_a_canvas_archive_that_was_handed_in_again(tmp_path: Path) -> None:
@@ -496,8 +496,8 @@ HOSTILE = {
     "a cut tar.gz": (lambda: tarred(CODE, mode="w:gz")[:-20], f"anna.zip is damaged or cut short; {PACK}"),
     "a cut tar.xz": (lambda: tarred(CODE, mode="w:xz")[:-20], f"anna.zip is damaged or cut short; {PACK}"),
     "a broken tar header": (lambda: patched(tarred(CODE), b"loss.py", 0, b"boss.py"), f"anna.zip is damaged; {PACK}"),
-    "a wrong checksum": (lambda: patched(zipped(CODE), b"PK\x01\x02", 16, b"\0\0\0\0"), f"diffusion.py in anna.zip is damaged or cut short; {PACK}"),
-    "a size too small": (lambda: patched(zipped(CODE), b"PK\x01\x02", 24, b"\1\0\0\0"), f"diffusion.py in anna.zip is damaged or cut short; {PACK}"),
+    "a wrong checksum": (lambda: patched(zipped(CODE), b"PK\x01\x02", 16, b"\0\0\0\0"), f"average.py in anna.zip is damaged or cut short; {PACK}"),
+    "a size too small": (lambda: patched(zipped(CODE), b"PK\x01\x02", 24, b"\1\0\0\0"), f"average.py in anna.zip is damaged or cut short; {PACK}"),
     "an unknown method": (lambda: patched(zipped(CODE), b"PK\x01\x02", 10, b"\x63\0"), "anna.zip is packed in a way that few programs read; hand in a plain zip."),
     "a tar size below zero": (lambda: patched_size(-512), f"anna.zip is damaged; {PACK}"),
     "a tar size of 8 EB": (lambda: patched_size(1 << 63), "anna.zip is over 512 MB unpacked, or 200 times its size; hand in the code only."),

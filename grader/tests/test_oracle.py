@@ -72,7 +72,9 @@ def inputs_of(form: ClosedForm) -> dict[str, Tensor]:
         return {name: 4 * draw(5, 1, 3, 1, seed=n) + shifts[name] for n, name in enumerate(names)}
     scales = torch.linspace(0.02, 2, 5).reshape(5, 1, 1, 1)  # the first posterior is almost the prior
     inputs = {name: scales * draw(5, 3, 2, 4, seed=n) for n, name in enumerate(names)}
-    return inputs | ({"t": torch.tensor([0, 3, 500, 998, 1199])} if "t" in names else {})
+    if "t" in names:  # of images, which leave [-10, 10]
+        return {name: 8 * x for name, x in inputs.items()} | {"t": torch.tensor([0, 3, 500, 998, 1199])}
+    return inputs
 
 
 FORMS = {

@@ -19,6 +19,7 @@ from grader.assignment import SOLUTION
 from grader.checks.runner import Outcome, run
 from grader.engine.isolation import Isolation
 from grader.engine.student import Request, Student
+from grader.engine.student_files import StudentFiles
 from grader.engine.wire import Packed, Tensors, _unpack, encode
 from grader.engine.worker import Output, Worker, describe_error
 from grader.grading import load_checks
@@ -89,7 +90,7 @@ class Liar(Student):
         self.steady = self.random.choice([None, self.random.randrange(1 << 30)])  # the same in place of everything
         self.runs = runs
         self.raised: BaseException | None = None
-        self.worker = Worker(self, str(SOLUTION), Output(1), "cpu")  # type: ignore[arg-type]
+        self.worker = Worker(self, StudentFiles(str(SOLUTION)), str(SOLUTION), Output(1), "cpu")  # type: ignore[arg-type]
         self._process = self  # type: ignore[assignment]
         self.imports = frozenset(sys.modules)
 
@@ -99,7 +100,9 @@ class Liar(Student):
         self._forget()
         return 0
 
-    def _exchange(self, requests: list[Request], tensors: Packed) -> tuple[list[dict[str, Any]], Tensors]:
+    def _exchange(
+        self, requests: list[Request], tensors: Packed, seconds: float | None = None, charged: bool = True
+    ) -> tuple[list[dict[str, Any]], Tensors]:
         sent: Packed = {}
         if self.runs:
             replies = list(self.answers(requests, unpacked(tensors), sent))
@@ -128,6 +131,10 @@ class Liar(Student):
         message = request.message
         count = len(message.get("of", message.get("cases", [])))
         reply: dict[str, Any] = {"ok": {"value": message["operation"] == "make" or None}}
+        if message["operation"] in ("begin", "load"):
+            reply["ok"] = {"mapping": {}}
+        if message["operation"] == "load":
+            reply["fault"] = None
         if message["operation"] in ("get", "each"):
             reply["ok"] = {"sequence": [{"value": None}] * count}
         if message.get("gradients"):
