@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grader.engine.student import Built, Failure, Remote, Student, Unusable, later
 
-from .expect import wrong
+from .expect import tensor, wrong
 
 ELSEWHERE = "meta"
 MIXED = "on the expected device"  # what torch says where tensors of two devices meet
@@ -59,7 +59,9 @@ def expect_on_device_of(
     function = getattr(module, method) if method else module
     names = " and ".join(inputs)
     hint = f"Make tensors where {like} is: device={like}.device, or zeros_like and randn_like."
-    function(*inputs.values())  # which fails here if it does not run at all
+    here = function(*inputs.values())  # which fails here if it does not run at all
+    here = here[0] if isinstance(here, tuple) and here else here
+    tensor(here, tuple(here.shape) if isinstance(here, Tensor) else (), "The result")
     later(module.to, ELSEWHERE)
     with on_another_device(names, hint):
         value = function(*(moved(student, x) for x in inputs.values()))

@@ -185,7 +185,7 @@ def test_checks_that_need_imports_come_last() -> None:
     checks = in_order(list(QUESTIONS.values()))
     needy = [bool(check.imports) for check in checks]
     assert needy == sorted(needy)
-    others = {"1.4", "2.3b", "3.3a", "3.3b", "3.5a", "3.6b", "3.7"}
+    others = {"1.4", "2.3b", "3.5a"}
     assert {check.question for check in checks if check.imports} == others | {question.id for question in TRAINED}
 
 
@@ -208,13 +208,6 @@ def test_workers_started_without_what_a_check_needs_are_replaced(solution: Submi
 @pytest.mark.parametrize(
     ("file", "old", "new", "told"),
     [
-        (
-            "loss.py",
-            "class GANLossG",
-            "class GANLossG(\nclass GANLossH",
-            "loss.py could not be imported: look at line ",
-        ),
-        ("loss.py", "class GANLossG", "undefined\nclass GANLossG", "loss.py could not be imported: look at line "),
         ("loss.py", "class GANLossG", "class Another", "loss.py must define GANLossG. Keep the names"),
     ],
 )
@@ -232,6 +225,3 @@ def test_a_file_that_stops_a_training_is_named(
             check.function(student, draw)
         student.close()
     assert caught.value.hint.startswith(told)
-    if "line" in told:
-        line = int(caught.value.hint.removeprefix(told).removesuffix("."))
-        assert abs(line - source[: source.index(old)].count("\n") - 1) <= 1

@@ -171,7 +171,7 @@ def test_train_and_sample_as_a_student_types_it(tmp_path: Path, vae_run: Path) -
 
 
 def test_a_trajectory_has_a_frame_for_a_step_and_one_for_the_result(solved: Names) -> None:
-    training = solved.recipes.LDMTraining(
+    training = solved.enhanced_ldm.EnhancedLDMTraining(
         {"z_channels": 3, "num_channels": 8}, num_channels=8, num_timesteps=130, schedule="linear"
     )
     with torch.no_grad():
