@@ -508,6 +508,7 @@ def test_nothing_of_the_grader_is_in_the_worker(student: Student) -> None:
     files = (
         "bars",
         "boot",
+        "elsewhere",
         "imports",
         "landlock",
         "sandbox",
