@@ -12,6 +12,7 @@ IMPORTS = "Only Python's own modules, torch, torchvision, numpy and tqdm can be 
 NOT_WRITTEN = "Nothing can be written where submissions are graded: leave out open, torch.save and logs."
 DEVICE = "Compute on the device of the inputs, as device=x.device does: leave out .cuda() and device names."
 STAY_IN_TORCH = "Stay in torch from the inputs to the result: leave out .numpy() and functions of np."
+MAX_SENTENCE = 200  # characters of a comment between its verb and a name
 KEEP_TENSORS = "torch functions take tensors: leave out .item(), float() and math, or use Python operators."
 
 
@@ -132,7 +133,7 @@ def _leave_in(name: str, line: str, source: str) -> str:
             "the function by its full name, as torch.distributions.kl_divergence."
         )
     comments = " ".join(part.strip() for part in re.findall(r"#(.*)", source))
-    asked = re.search(rf"eave [^.]*`{re.escape(name)}`", comments)
+    asked = re.search(rf"eave [^.]{{0,{MAX_SENTENCE}}}`{re.escape(name)}`", comments)
     if asked:
         return f"Leave the result in `{name}`: it is not there on this line. A name that begins with self. is another."
     return f"`{name}` has no value on this line: assign it before, take it from the arguments, or check its spelling."

@@ -37,6 +37,7 @@ WALL_SECONDS = 180.0
 MAX_CALLBACKS = 20_000
 MAX_ARGUMENTS = 16
 LINES_BEFORE = 8  # of code that may have led to an exception
+MAX_LINE = 500  # characters of a line that are searched: the time that a pattern takes grows with their square
 KEEP_NAMES = "Keep the names and signatures of the handout."
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 Result = TypeVar("Result")
@@ -732,9 +733,10 @@ class Student:
         return advise(raised, before[-1] if before else "", "\n".join(before), "\n".join(source))
 
     def _lines(self, file: str) -> list[str]:
-        """The lines of one of the student's files, by its name; none where it is not there."""
+        """The lines of one of the student's files, by its name, none of them endless; none where it is not there."""
         try:
-            return (self.directory / Path(file).name).read_text("utf-8", "replace").splitlines()
+            text = (self.directory / Path(file).name).read_text("utf-8", "replace")
+            return [line[:MAX_LINE] for line in text.splitlines()]
         except OSError:
             return []
 
