@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from grader.engine.advice import advise
 from grader.engine.student import Failure, Student
 from grader.engine.worker import describe_error
 from grader.submission import Submission
