@@ -1,4 +1,4 @@
-"""What a student changed outside the blocks, by name: functions, classes and imports, whatever the layout."""
+"""What a student changed outside the blocks, by name: functions, classes and imports, for any layout."""
 
 from __future__ import annotations
 

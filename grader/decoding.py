@@ -42,7 +42,7 @@ def decode(source: bytes) -> tuple[str, str]:
     """The text of a file, without a byte order mark, as if it declared UTF-8; and what to say of its encoding, if any.
 
     Raises:
-        UndecodableError: if the bytes are no text, or one of several encodings.
+        UndecodableError: if the bytes are not text, or could be of several encodings.
     """
     for bom, codec in BOMS.items():
         if source.startswith(bom):

@@ -1,4 +1,4 @@
-"""Which of the files in a folder or archive are the submission, wherever they are and whatever they are called."""
+"""Which of the files in a folder or archive are the submission, in any folder and under any name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of a Python file, line by line, whatever is wrong with the file.
+"""The words of a Python file, line by line, even if something is wrong with the file.
 
 Python's own tokeniser gives up at the first bracket that is not closed. This one never does, so that a mistake in one
 block does not hide the others; and it does not recurse, so that hostile text cannot exhaust it.

@@ -222,7 +222,7 @@ def make_training(options: argparse.Namespace, images: Images) -> tuple[Training
 def load_training(folder: Path, part_3: bool = False) -> tuple[dict[str, Any], Training]:
     """The configuration of a run, and its networks as of its last checkpoint, on the CPU. Raises RunError.
 
-    `part_3` says whether an "ldm" is needed with the samplers of Part 3, whatever it was trained with.
+    `part_3` says whether an "ldm" is needed with the samplers of Part 3, even if it was trained without it.
     """
     run = Run(folder)
     config = run.config()

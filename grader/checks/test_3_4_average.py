@@ -40,7 +40,7 @@ class Blueprint:
         parameters: shapes by name.
         normalisations: the channels of layers of batch normalisation, by name.
         shared: other names of parameters, which two layers share, and those they have in `parameters`.
-        kept_out: shapes of buffers by name that are no part of its state_dict; with `normalisations` they are all.
+        kept_out: shapes of buffers by name that are not part of its state_dict; with `normalisations` they are all.
     """
 
     make: Callable[[Remote], Remote]

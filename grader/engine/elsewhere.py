@@ -44,7 +44,7 @@ class OtherDevice(TorchFunctionMode):
         keywords = keywords or {}
         given = [x for x in tree_leaves((arguments, keywords)) if isinstance(x, Tensor)]
         marked = any(isinstance(x, Marked) for x in given)
-        if function == Tensor.device.__get__:  # which is made anew each time, and not the same object
+        if function == Tensor.device.__get__:  # which is made again each time, and not the same object
             return ELSEWHERE if marked else HERE
         if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in given):
             raise RuntimeError("Where a tensor of torch.func or torch.vmap is cannot be told.")

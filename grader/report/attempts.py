@@ -28,7 +28,7 @@ History = dict[str, list[str]]  # by question, the hashes of the code that was t
 def count_attempts(folder: Path, submission: Submission, questions: list[Question], result: Result) -> dict[str, int]:
     """Note what did not pass, and count the attempts so far, this one included, by question.
 
-    The same code, whatever its layout, is one attempt however often it is graded. A history that cannot be read is
+    The same code is one attempt, in any layout, and even if it is graded many times. A history that cannot be read is
     begun again, and one that cannot be written is left: neither stops a grading.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a submission sends is hostile: whatever comes in place of a right reply, no check ends as an error of ours.
+"""What a submission sends is hostile: with any value in place of a right reply, no check ends as an error of ours.
 
 The solution runs in this process, without a sandbox. A part of what it sends is replaced: results, attributes,
 gradients, arguments as they are afterwards, what callbacks are given.
