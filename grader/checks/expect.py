@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -105,25 +104,6 @@ def outputs(value: Any, count: int, what: str) -> tuple:
         got = f"{len(value)} results" if isinstance(value, tuple) else single
         raise wrong(f"{what} returned {got}; {count} are expected.", "Keep the return statement of the handout.")
     return value
-
-
-@contextmanager
-def on_one_device(moved: str, hint: str, untold: Callable[[str], bool]) -> Iterator[None]:
-    """Expect student code, run meanwhile with what `moved` says on the device "meta", to make its tensors there.
-
-    Every machine has that device, and nothing is computed on it. `untold` says of the message of another failure
-    whether code that may well be right fails so there.
-
-    Raises:
-        Failure: where tensors of two devices meet, with `hint`; and any other failure that is not `untold`.
-    """
-    try:
-        yield
-    except Failure as failure:
-        if "on the expected device" in failure.message:
-            raise wrong(f"With {moved} fails. {failure.message}", hint) from None
-        if not untold(failure.message):
-            raise
 
 
 def describe(inputs: dict[str, Tensor]) -> str:

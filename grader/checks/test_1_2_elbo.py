@@ -26,6 +26,7 @@ from grader.engine.student import (
 from grader.oracle.answers import form
 from grader.oracle.closed_form import Expected
 
+from .device import moved, on_another_device
 from .draw import Draw
 from .expect import (
     close,
@@ -34,7 +35,6 @@ from .expect import (
     expect_gradients,
     expect_unchanged,
     numbers,
-    on_one_device,
     tensor,
     wrong,
 )
@@ -243,19 +243,16 @@ def expect_kept(student: Student, inputs: Inputs) -> None:
 
 def expect_on_device(student: Student, inputs: Inputs) -> None:
     """Expect that what is made in a call is where the images are."""
-    there = student.torch
-    moved = {name: Built(there.Tensor.to, {"made": x, "device": "meta"}) for name, x in inputs.items()}
-    called = [moved["x"], moved["x_reconst"]] + [
+    there = {name: moved(student, x) for name, x in inputs.items()}
+    called = [there["x"], there["x_reconst"]] + [
         Built(
-            there.distributions.Normal,
-            {"mean": moved[f"{name}_mean"], "stddev": moved[f"{name}_stddev"], "check": False},
+            student.torch.distributions.Normal,
+            {"mean": there[f"{name}_mean"], "stddev": there[f"{name}_stddev"], "check": False},
         )
         for name in ("posterior", "prior")
     ]
     hint = "Make tensors where the images are: device=x.device, or torch.zeros_like(x)."
-    with on_one_device(
-        "the images and distributions on another device your bound", hint, lambda message: True
-    ):  # there are no values to read
+    with on_another_device("the images and distributions", hint):  # where values cannot be read
         later(student.loss.compute_elbo, *called)
         student.settle()
 

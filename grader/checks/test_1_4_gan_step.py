@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Built, Failure, Remote, Student, at_once, fetch, later, observe, overwrite
+from grader.engine.student import Failure, Remote, Student, at_once, fetch, later, observe, overwrite
 from grader.oracle.answers import Form, form
 
+from .device import ELSEWHERE, moved, on_another_device
 from .draw import Draw
-from .expect import close, expect_all, expect_unchanged, on_one_device, outputs, tensor, wrong
+from .expect import close, expect_all, expect_unchanged, outputs, tensor, wrong
 from .margins import within
 from .mlp import suppressed
 from .runner import question
@@ -244,13 +245,10 @@ def expect_sure_losses(student: Student) -> None:
 
 def expect_on_device(student: Student, draw: Draw) -> None:
     """Expect that labels are where the probabilities are."""
-    networks = build(student, (LR, LR), device="meta")
-    x, z = (
-        Built(student.torch.Tensor.to, {"made": made, "device": "meta"})
-        for made in (draw.uniform(0, 1, 4, *X_SHAPE), draw.normal(4, Z_DIM))
-    )
+    networks = build(student, (LR, LR), device=ELSEWHERE)
+    x, z = (moved(student, made) for made in (draw.uniform(0, 1, 4, *X_SHAPE), draw.normal(4, Z_DIM)))
     hint = "Make labels where the probabilities are: torch.ones_like(probabilities)."
-    with on_one_device("both networks, x and z on another device gan_step", hint, lambda message: True):
+    with on_another_device("both networks, x and z", hint):
         later(networks.gan_step, *networks.arguments.values(), x, z)
         student.settle()
 
