@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grader.engine.student import Built, Failure, Remote, Student, Unusable, later
 
-from .expect import tensor, wrong
+from .expect import wrong
 
 ELSEWHERE = "meta"
 MIXED = "on the expected device"  # what torch says where tensors of two devices meet
@@ -45,23 +45,29 @@ def on_another_device(what: str, hint: str) -> Iterator[None]:
 
 
 def expect_on_device_of(
-    student: Student, module: Remote, inputs: Mapping[str, Tensor], like: str, method: str = ""
+    student: Student,
+    module: Remote,
+    inputs: Mapping[str, Tensor],
+    judge: Callable[[Any], object],
+    like: str,
+    method: str = "",
 ) -> None:
     """Expect that a module makes its tensors, and its (first) result, where it and its inputs are. Raises Failure.
+
+    What is not right on the CPU is not right on another device.
 
     Args:
         student: whose module it is.
         module: an nn.Module.
         inputs: tensors by name, passed by position.
+        judge: expects the right result on the CPU; raises Failure.
         like: the tensor that a student is told to make others like.
         method: the name of what is called; by default, the module itself.
     """
     function = getattr(module, method) if method else module
     names = " and ".join(inputs)
     hint = f"Make tensors where {like} is: device={like}.device, or zeros_like and randn_like."
-    here = function(*inputs.values())  # which fails here if it does not run at all
-    here = here[0] if isinstance(here, tuple) and here else here
-    tensor(here, tuple(here.shape) if isinstance(here, Tensor) else (), "The result")
+    judge(function(*inputs.values()))
     later(module.to, ELSEWHERE)
     with on_another_device(names, hint):
         value = function(*(moved(student, x) for x in inputs.values()))

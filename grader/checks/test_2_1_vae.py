@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,7 +107,8 @@ def test_kl_leaves_inputs_alone(student: Student, draw: Draw) -> None:
 def test_kl_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Tensors are made where mu and logvar are: a model on a GPU trains there."""
     inputs = {"mu": draw.normal(4, 3, 4, 4), "logvar": draw.normal(4, 3, 4, 4)}
-    expect_on_device_of(student, student.loss.KLDivergenceLoss(), inputs, like="mu")
+    right = partial(expect, expected=KL.at(**inputs), what="the loss")
+    expect_on_device_of(student, student.loss.KLDivergenceLoss(), inputs, right, like="mu")
 
 
 # ---------------------------------------------------------------- 2.1b
@@ -283,18 +286,21 @@ def test_latent_gradient(student: Student, draw: Draw) -> None:
         )
 
 
+def expect_latent(returned: Any, mu: Tensor, logvar: Tensor) -> None:
+    """Expect that a `bare_vae` returned a latent other than mu, then mu and logvar (B, C, H, W). Raises Failure."""
+    returned = outputs(returned, 3, "VAE.forward")
+    for name, right, got in [("mu", mu, returned[1]), ("logvar", logvar, returned[2])]:
+        if not close(tensor(got, tuple(mu.shape), name), right.double()):
+            raise wrong(f"VAE.forward does not return the encoder's {name}.")
+    if close(tensor(returned[0], tuple(mu.shape), "z"), mu.double()):
+        raise wrong("z equals mu: nothing random was added.")
+
+
 @question("2.1b")
 def test_latent_returns_reconstruction_and_posterior(student: Student, draw: Draw) -> None:
     """forward returns the decoded latent, mu and logvar, with the networks of the handout."""
     posterior = Posterior.drawn(draw, (2, 4, 4, 4))
-    mu, logvar = posterior.mu, posterior.logvar
-    returned = outputs(bare_vae(student)(torch.cat([mu, logvar], dim=1)), 3, "VAE.forward")
-    for name, right, got in [("mu", mu, returned[1]), ("logvar", logvar, returned[2])]:
-        if not close(tensor(got, tuple(mu.shape), name), right.double()):
-            raise wrong(f"VAE.forward does not return the encoder's {name}.")
-    z = tensor(returned[0], tuple(mu.shape), "z")
-    if close(z, mu.double()):
-        raise wrong("z equals mu: nothing random was added.")
+    expect_latent(bare_vae(student)(torch.cat([posterior.mu, posterior.logvar], dim=1)), posterior.mu, posterior.logvar)
     images = draw.uniform(-1, 1, 2, 3, 16, 16)
     x_recon, *_ = outputs(student.model.VAE(num_channels=8)(images), 3, "VAE.forward")
     if float(tensor(x_recon, (2, 3, 16, 16), "x_recon").abs().max()) > 1:
@@ -304,4 +310,6 @@ def test_latent_returns_reconstruction_and_posterior(student: Student, draw: Dra
 @question("2.1b")
 def test_latent_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Noise is drawn where mu and logvar are: a model on a GPU trains there."""
-    expect_on_device_of(student, bare_vae(student), {"x": draw.normal(2, 8, 4, 4)}, like="mu")
+    mu, logvar = draw.normal(2, 4, 4, 4), draw.normal(2, 4, 4, 4)
+    right = partial(expect_latent, mu=mu, logvar=logvar)
+    expect_on_device_of(student, bare_vae(student), {"x": torch.cat([mu, logvar], dim=1)}, right, like="mu")

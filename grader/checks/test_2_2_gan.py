@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -92,7 +94,8 @@ def test_discriminator_leaves_inputs_alone(student: Student, draw: Draw) -> None
 def test_discriminator_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Tensors are made where real and fake are: a model on a GPU trains there."""
     inputs = {"real": draw_logits(draw, 4, 1, 3, 3), "fake": draw_logits(draw, 4, 1, 3, 3)}
-    expect_on_device_of(student, student.loss.GANLossD(), inputs, like="real")
+    right = partial(expect, expected=DISCRIMINATOR_HINGE.at(**inputs), what="the loss")
+    expect_on_device_of(student, student.loss.GANLossD(), inputs, right, like="real")
 
 
 # ---------------------------------------------------------------- 2.2b
@@ -127,4 +130,6 @@ def test_generator_gradient(student: Student, draw: Draw) -> None:
 @question("2.2b")
 def test_generator_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Tensors are made where fake is: a model on a GPU trains there."""
-    expect_on_device_of(student, student.loss.GANLossG(), {"fake": draw_logits(draw, 4, 1, 3, 3)}, like="fake")
+    inputs = {"fake": draw_logits(draw, 4, 1, 3, 3)}
+    right = partial(expect, expected=GENERATOR_HINGE.at(**inputs), what="the loss")
+    expect_on_device_of(student, student.loss.GANLossG(), inputs, right, like="fake")

@@ -75,7 +75,7 @@ def test_a_mistake_is_named_and_the_same_with_and_without_pytest(
     code = "kl_divergence = 0.5 * (mu**2 + torch.exp(2 * logvar) - 1 - 2 * logvar).flatten(1).sum(1)"
     submission = filled(filled(handout, "2.1a", code), "2.3b", "print('here I am')\nimg = undefined")
     folder = write(tmp_path / "anna", submission)
-    done = run("grade", str(folder), "--results", str(tmp_path / "r.json"), "--fail-under", "50", "--seed", "5")
+    done = run("grade", str(folder), "--results", str(tmp_path / "r.json"), "--fail-under", "1", "--seed", "5")
     assert done.returncode == 1
     for text in (
         "logarithm of the standard",
