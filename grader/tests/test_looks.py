@@ -332,7 +332,9 @@ def test_filled_blocks_that_do_not_count_are_said_first(tmp_path: Path) -> None:
     for path in folder.rglob("*.py"):
         os.utime(path, (1e9, 1e9))
     for notes in (read(folder).notes, read_hand_in(folder_members(folder)[0]).notes):
-        assert notes[0].startswith("Left out, though blocks are filled in: old/average.py, old/diffusion.py, old/enhanced.py, ")
+        assert notes[0].startswith(
+            "Left out, though blocks are filled in: old/average.py, old/diffusion.py, old/enhanced.py, "
+        )
         assert "loss copy.py" in notes[0] or " more" in notes[0]
 
 
