@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from grader.engine.student import Remote, Student
 
 from .draw import Draw
+from .expect import wrong
 
 LONGER = {"cpu": 1, "cuda": 4}
 CALLS = 10  # a call may take ten seconds: training is cut into as many calls, for slow machines
@@ -43,22 +44,75 @@ def draw_split(draw: Draw, make: Callable, count: int = 2000, held_out: int = 50
     return Split(*(torch.from_numpy(array) for array in arrays))
 
 
-def fit(
-    student: Student, draw: Draw, training: Remote, inputs: Tensor, labels: Tensor, batch_size: int, steps: int
-) -> None:
-    """Train for some steps, on a GPU for more, with the loop of the handout, and show the losses.
+@dataclass(frozen=True)
+class Bound:
+    """What training must reach.
 
-    Raises Failure if student code does.
+    Attributes:
+        name: of the tolerance.
+        used: the share of it that is used; below 1 is right.
+        message, hint: of the Failure where it is not.
+        enough: the share below which more training shows nothing new.
+    """
+
+    name: str
+    used: float
+    message: str
+    hint: str
+    enough: float = 0.85
+
+
+def learn(
+    student: Student,
+    draw: Draw,
+    training: Remote,
+    images: tuple[Tensor, Tensor],
+    batch_size: int,
+    steps: int,
+    judge: Callable[[], Iterable[Bound]],
+    first_look: int = 1,
+) -> None:
+    """Train with the loop of the handout until every bound is reached with a margin, and show the losses.
+
+    Training ends at the latest after `steps`, on a GPU after more, and is judged by what it has reached then.
+
+    Args:
+        student: the submission.
+        draw: keeps what is shown, and what the bounds use.
+        training: what is trained.
+        images: pixels or latents (N, C, H, W), and labels (N,).
+        batch_size, steps: of the training.
+        judge: gives the bounds, those that take least time first; the rest is not asked for after one that is missed.
+        first_look: the call, counted from 1, after which the judge is asked for the first time.
+
+    Raises Failure if student code does, or if the longest training misses a bound.
     """
     steps *= LONGER[student.device]
-    images = student.dataset.Images(inputs, labels, [])
-    means = []
-    for call in range(CALLS):
-        first, last = call * steps // CALLS, (call + 1) * steps // CALLS
-        means.append(student.loop.fit(training, images, batch_size, 0, first, last))
+    data = student.dataset.Images(*images, [])
+    means, bounds = [], list[Bound]()
+    for call in range(1, CALLS + 1):
+        first, last = (call - 1) * steps // CALLS, call * steps // CALLS
+        means.append(student.loop.fit(training, data, batch_size, 0, first, last))
+        if call >= first_look:
+            bounds, reached = look(judge(), final=call == CALLS)
+            if reached:
+                break
     for term, title in TERMS.items():
         if term in as_numbers(means[0]):
             draw.curve(title, [as_numbers(each).get(term, math.nan) for each in means])
+    for bound in bounds:
+        if not draw.within(bound.name, bound.used):
+            raise wrong(bound.message, bound.hint)
+
+
+def look(bounds: Iterable[Bound], final: bool) -> tuple[list[Bound], bool]:
+    """The bounds up to the first that is missed, with a margin unless this is the final look; and whether none is."""
+    seen = []
+    for bound in bounds:
+        seen.append(bound)
+        if not bound.used < (1 if final else bound.enough):
+            return seen, False
+    return seen, True
 
 
 def as_numbers(means: Any) -> dict[str, float]:
