@@ -20,6 +20,7 @@ import pytest
 
 from grader.assignment import REPOSITORY, SOLUTION
 from grader.bank import load_bank
+from grader.engine import promises, sandbox, seccomp
 from grader.engine.isolation import Isolation, WeakIsolationError
 from grader.engine.launcher import FreshLauncher, StartError, ZygoteLauncher
 from grader.engine.text import printable
@@ -198,7 +199,8 @@ def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(so
     [
         (["seccomp"], "start a process"),
         (["landlock", "seccomp"], "read the grader's files"),
-        (["user", "capabilities", "landlock", "seccomp"], "signal the grader"),
+        (["user", "capabilities", "landlock", "seccomp"], "signal other processes"),
+        pytest.param(["user"], "be root", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can be")),
     ],
 )
 def test_a_missing_layer_is_said(solution: Submission, without: list[str], could: str) -> None:
@@ -217,6 +219,20 @@ def test_a_missing_layer_is_said(solution: Submission, without: list[str], could
         isolation.require_strong()
 
 
+def test_what_security_md_promises_is_what_every_worker_tries() -> None:
+    rows = [line.split("|")[1].strip() for line in (REPOSITORY / "SECURITY.md").read_text("utf-8").splitlines()
+            if line.startswith("| ")]  # fmt: skip
+    assert rows[rows.index("a submission cannot") + 1 : rows.index("kernel")] == list(promises.PROMISES)
+    assert "[SECURITY.md](SECURITY.md)" in (REPOSITORY / "README.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused nothing")
+def test_where_nothing_stops_it_every_attempt_says_so() -> None:
+    policy = sandbox.Policy("/tmp", str(REPOSITORY / "README.md"), os.getpid())
+    for what, attempts in promises.PROMISES.items():
+        assert [promises.stopped(attempt, policy) for attempt in attempts] == [False] * len(attempts), what
+
+
 def test_isolation_is_weak_until_a_worker_has_shown_otherwise() -> None:
     assert not Isolation({}, {}).strong
     assert Isolation({"seccomp": "on"}, {"x": True}).summary == "strong (seccomp; 1/1)"
@@ -226,20 +242,17 @@ def test_isolation_is_weak_until_a_worker_has_shown_otherwise() -> None:
 
 
 def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
-    from grader.engine import seccomp
-
     headers = {0: "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 1: "/usr/include/asm-generic/unistd.h"}
-    special = {
-        "clone": seccomp.CLONE, "clone3": seccomp.CLONE3, "kill": seccomp.KILL, "tgkill": seccomp.TGKILL,
-        "prlimit64": seccomp.PRLIMIT64, "ioctl": seccomp.IOCTL, "prctl": seccomp.PRCTL,
-    }  # fmt: skip
-    tables = [*seccomp.DENIED.values(), seccomp.SEALED, special]
+    checked = {name: call.numbers for name, call in seccomp.checked(1, sealed=False, cuda=True).items()}
+    single = checked | {"clone3": (seccomp.CLONE3, seccomp.CLONE3)}
+    tables = [*seccomp.ALLOWED.values(), seccomp.FILES, seccomp.CUDA, seccomp.TRIED, single]
     compared = 0
     for column, header in headers.items():
         if not Path(header).exists():
             continue
         words = [line.split() for line in Path(header).read_text().splitlines() if line.startswith("#define __NR")]
         numbers = {w[1].replace("__NR3264_", "__NR_")[5:]: int(w[2]) for w in words if len(w) > 2 and w[2].isdigit()}
+        numbers["newfstatat"] = numbers.get("newfstatat", numbers.get("fstatat"))
         for name, pair in (item for table in tables for item in table.items()):
             if name in numbers:
                 assert pair[column] == numbers[name], name
@@ -250,15 +263,15 @@ def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_is_a_program_whose_jumps_stay_inside(machine: str) -> None:
-    from grader.engine import seccomp
-
-    program = seccomp.instructions(machine, 1234, sealed=True)
-    assert len(program) < 4096
-    for at, (code, then, otherwise, _) in enumerate(program):
-        if code in (seccomp.EQUAL, seccomp.AT_LEAST, seccomp.ANY_BIT):
-            assert max(then, otherwise) < 256
-            assert at + 1 + max(then, otherwise) < len(program)
-    assert program[-1] == seccomp.give(seccomp.ALLOW)
+    for sealed in (False, True):
+        for cuda in (False, True):
+            program = seccomp.instructions(machine, 1234, sealed, cuda)
+            assert len(program) < 256
+            for at, (code, then, otherwise, _) in enumerate(program):
+                if code in (seccomp.EQUAL, seccomp.ABOVE):
+                    assert max(then, otherwise) < 256
+                    assert at + 1 + max(then, otherwise) < len(program)
+            assert program[-1] == seccomp.give(seccomp.ALLOW)
 
 
 # ---------------------------------------------------------------- many workers, and the end
