@@ -78,7 +78,7 @@ PROMISES: dict[str, tuple[Attempt, ...]] = {
     ),
     "list other folders": (lambda policy: os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY)),),
     "create files": (create, lambda policy: create(policy, "/tmp")),
-    "write files": (lambda policy: os.close(os.open("/proc/self/comm", os.O_WRONLY)),),
+    "write files": (lambda policy: os.close(os.open("/dev/zero", os.O_WRONLY)),),
     "truncate files": (
         lambda policy: os.truncate("/", 0),
         lambda policy: os.close(os.open("/", os.O_RDONLY | os.O_TRUNC)),
