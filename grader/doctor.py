@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .engine import landlock
 from .engine.isolation import Isolation
 from .engine.launcher import StartError, default_launcher
 
 REMEDIES = {
     "limits": "Linux and macOS have resource limits; grade there.",
-    "user": "Root gives every worker a user of its own, if Python lies outside root's home folder: use a container "
-    "with a system Python. Without root the other layers do.",
+    "user": "Root gives every worker a user of its own if Python lies where other users may read it (install it "
+    "outside root's home folder), or if Landlock is there and root has CAP_DAC_READ_SEARCH (`docker run --cap-add "
+    "DAC_READ_SEARCH`). Or grade as an ordinary user: without root the other layers do.",
     "capabilities": "Grade on Linux.",
     "parent": "Grade on Linux.",
     "inspection": "Grade on Linux.",
@@ -29,6 +31,15 @@ REMEDIES = {
     "landlock": "Grade on Linux 5.13 or newer, with `landlock` in /sys/kernel/security/lsm. Without it a worker that "
     "has seccomp is sealed, and can import only what is imported beforehand.",
     "seccomp": "Grade on Linux, x86_64 or aarch64, with seccomp filters allowed (a container must not forbid them).",
+}
+
+
+# Since which version Landlock, and since which release Linux, can stop what; before, seccomp does so alone.
+LANDLOCK_STOPS = {
+    3: ("6.2", "truncation"),
+    4: ("6.7", "TCP"),
+    5: ("6.10", "requests to devices"),
+    6: ("6.12", "signals and abstract sockets"),
 }
 
 
@@ -56,6 +67,7 @@ def examine() -> Report:
             ("user", "root" if hasattr(os, "geteuid") and os.geteuid() == 0 else "an ordinary user"),
             *((package, _package(package)) for package in ("torch", "torchvision")),
             ("device", _device()),
+            ("Landlock", describe_landlock(landlock.version())),
         ]
         try:
             process = launcher.spawn(Path(name).resolve())
@@ -63,6 +75,15 @@ def examine() -> Report:
             return Report(facts, None, str(error))
         process.end()
         return Report(facts, process.isolation)
+
+
+def describe_landlock(version: int) -> str:
+    """Version of Landlock, what it lacks, and what follows."""
+    if version == 0:
+        return "none: a worker is sealed, opens no file, and imports only what was imported beforehand"
+    later = {since: entry for since, entry in LANDLOCK_STOPS.items() if since > version}
+    lacking = [f"{what} (Linux {release})" for release, what in later.values()]
+    return f"version {version}" + (f"; seccomp alone stops {', '.join(lacking)}" if lacking else "")
 
 
 def _package(name: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from .text import printable
 
+SHOWN = 4  # of the things that a submission could do, in one line
+
 
 class WeakIsolationError(Exception):
     """A submission could do harm on this machine; the message says what, and what to do."""
@@ -37,11 +39,12 @@ class Isolation:
 
     @property
     def summary(self) -> str:
-        """One line, without a verb before it: "strong (limits, landlock, seccomp; 8/8)"."""
+        """One line, without a verb before it: "strong (limits, landlock, seccomp; 24/24)"."""
         if self.strong:
             on = [name for name, state in self.layers.items() if state == "on"]
             return f"strong ({', '.join(on)}; {sum(self.stopped.values())}/{len(self.stopped)})"
-        return f"weak: a submission could {', '.join(self.open)}"
+        more = f" and {len(self.open) - SHOWN} other things" if len(self.open) > SHOWN else ""
+        return f"weak: a submission could {', '.join(self.open[:SHOWN])}{more}"
 
     @property
     def open(self) -> list[str]:

@@ -9,6 +9,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
@@ -34,20 +35,26 @@ def _syscall(number: int, *arguments: object) -> int:
     return result
 
 
+@cache
 def version() -> int:
-    """The version of Landlock that the kernel offers; 0 where it offers none."""
+    """The version of Landlock that the kernel offers; 0 where it offers none. A filter may refuse the call later."""
     try:
         return _syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(GET_VERSION))
     except OSError:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str] = (), devices: Iterable[str] = ()) -> None:
+def restrict(offered: int, readable: Iterable[str], writable: Iterable[str] = (), devices: Iterable[str] = ()) -> None:
     """Give up all access to files but reading beneath `readable`, and using `writable` files and `devices`.
 
-    Needs no-new-privileges. Raises OSError where the kernel has no Landlock. Paths that do not exist are skipped.
+    Needs no-new-privileges. Paths that do not exist are skipped.
+
+    Args:
+        offered: the version of Landlock whose rights are used, at most that of the kernel.
+
+    Raises:
+        OSError: where that is 0.
     """
-    offered = version()
     if offered == 0:
         raise OSError("this kernel has no Landlock")
     rights = FIRST_RIGHTS

@@ -2,8 +2,8 @@
 
 Each layer is one function that says what it stops. The order matters: limits and the change of user need rights that
 later layers give up, a change of user clears the tie to the parent, Landlock and seccomp need no-new-privileges, and
-seccomp comes last because it refuses calls that the other layers make. Then the worker tries what is forbidden, and
-says in its hello what came of it. Nothing here needs root; with root there is one layer more.
+seccomp comes last because it refuses calls that the other layers make. Then the worker tries what is forbidden (see
+`promises`), and says in its hello what came of it. Nothing here needs root; with root there is one layer more.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import stat
 import struct
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from . import landlock, seccomp
 from .landlock import LIBC
@@ -31,9 +28,11 @@ try:
 except ImportError:  # Windows has no resource limits
     resource = None  # type: ignore[assignment]
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
+PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
+CAP_DAC_READ_SEARCH = 2  # to read files that others may not
 
 OUTPUT_BYTES = 1 << 20
 ADDRESS_SPACE_BYTES = 8 << 30  # the CUDA build of torch maps 3.1 GB before it computes anything
@@ -50,6 +49,7 @@ CUDA_READABLE = (
     "/dev/nvidia-caps",
 )
 SHOW_STACK = getattr(signal, "SIGUSR1", None)  # has a worker write where it is; Windows has no such signal
+UP_TO = "landlock>"
 FIRST_USER, USERS = 61184, 4336  # a range that no account has (that of systemd's dynamic users)
 
 
@@ -62,7 +62,8 @@ class Policy:
         canary: a file of the grader's that must not be readable.
         grader: process number of the grader.
         device: where student code computes, "cpu" or "cuda".
-        without: layers to leave out, to measure what the others stop.
+        without: layers to leave out, to measure what the others stop; "landlock>2" leaves out what Landlock can do
+            since its version 3, as on an older kernel.
     """
 
     directory: str
@@ -72,17 +73,45 @@ class Policy:
     without: list[str] = field(default_factory=list)
 
     @property
+    def landlock(self) -> int:
+        """The version of Landlock whose rights are given up; 0 for none."""
+        limits = [int(name.removeprefix(UP_TO)) for name in self.without if name.startswith(UP_TO)]
+        return 0 if "landlock" in self.without else min([landlock.version(), *limits])
+
+    @property
     def sealed(self) -> bool:
         """Whether no file may be opened at all, for lack of Landlock: student files then come from memory."""
-        return (landlock.version() == 0 or "landlock" in self.without) and "seccomp" not in self.without
+        return self.landlock == 0 and "seccomp" not in self.without
 
 
-def _prctl(option: int, *arguments: int) -> None:
+def _prctl(option: int, *arguments: int) -> int:
     if sys.platform != "linux" or LIBC is None:
         raise OSError("this is a layer of Linux")
     padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    if LIBC.prctl(ctypes.c_int(option), *padded) != 0:
+    result = LIBC.prctl(ctypes.c_int(option), *padded)
+    if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _keep_capabilities(kept: int) -> None:
+    """Give up every capability but those of a mask, for good."""
+    number = CAPSET.get(os.uname().machine)
+    if sys.platform != "linux" or LIBC is None or number is None:
+        raise OSError("the call is not known here")
+    header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
+    effective_permitted_inheritable = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
+    if LIBC.syscall(ctypes.c_long(number), header, effective_permitted_inheritable) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _drop_bounding_set() -> None:
+    """Have no program that this process becomes gain a capability."""
+    for capability in range(64):
+        try:
+            _prctl(PR_CAPBSET_DROP, capability)
+        except OSError:  # past the last one that this kernel has
+            return
 
 
 # ---------------------------------------------------------------- layers, in their order
@@ -106,39 +135,36 @@ def limit_resources(policy: Policy) -> None:
 
 
 def change_user(policy: Policy) -> None:
-    """Stops root's worker from being root: from reading what only root may, signalling anybody, undoing limits."""
+    """Stops root's worker from being root: from writing what only root may, signalling anybody, undoing limits.
+
+    Where Python's files are closed to other users the worker keeps one right of root's: to read any file. Landlock then
+    says which, and a sealed worker, which opens none, does not need the right.
+    """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         raise OSError("only root can")
-    closed = closed_to_others([*libraries(), str(Path(policy.directory).parent)])
-    if closed:
+    closed = closed_to_others([*libraries(), str(Path(policy.directory).parent)]) if not policy.sealed else None
+    if closed and not (policy.landlock and _prctl(PR_CAPBSET_READ, CAP_DAC_READ_SEARCH)):
         raise OSError(f"{closed} is closed to other users, and Python needs it")
     user = FIRST_USER + os.getpid() % USERS
     for path in [Path(policy.directory), *Path(policy.directory).iterdir()]:
         os.chown(path, -1, user)
         path.chmod(0o750 if path.is_dir() else 0o640)
+    _drop_bounding_set()
+    _prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
+    _keep_capabilities(1 << CAP_DAC_READ_SEARCH if closed else 0)
     resource.setrlimit(resource.RLIMIT_NPROC, (THREADS, THREADS))
 
 
 def drop_capabilities(policy: Policy) -> None:
     """Stops what is left of root's powers where the user could not be changed."""
-    if sys.platform != "linux" or LIBC is None:
+    if os.geteuid() == 0:
+        _drop_bounding_set()
+        _keep_capabilities(0)
+    elif sys.platform != "linux":
         raise OSError("this is a layer of Linux")
-    if os.geteuid() != 0:
-        return
-    number = CAPSET.get(os.uname().machine)
-    if number is None:
-        raise OSError(f"the call is not known for {os.uname().machine}")
-    for capability in range(64):
-        try:
-            _prctl(PR_CAPBSET_DROP, capability)
-        except OSError:  # past the last one that this kernel has
-            break
-    header, none = struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)
-    if LIBC.syscall(ctypes.c_long(number), header, none) != 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def die_with_parent(policy: Policy | None = None) -> None:
@@ -165,12 +191,12 @@ def restrict_files(policy: Policy) -> None:
     if policy.device == "cuda":
         readable += CUDA_READABLE
         devices = [str(path) for path in Path("/dev").glob("nvidia*")]
-    landlock.restrict(readable, ["/dev/null"], devices)
+    landlock.restrict(policy.landlock, readable, ["/dev/null"], devices)
 
 
 def filter_system_calls(policy: Policy) -> None:
-    """Stops processes, sockets, signals to others, and the rest of the table in `seccomp`."""
-    seccomp.install(policy.sealed)
+    """Stops every system call that is not in the tables of `seccomp`: processes, sockets, signals to others."""
+    seccomp.install(policy.sealed, policy.device == "cuda")
 
 
 LAYERS: dict[str, Callable[[Policy], None]] = {
@@ -226,38 +252,3 @@ def closed_to_others(places: Iterable[str]) -> str | None:
             if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
                 return str(folder)
     return None
-
-
-# ---------------------------------------------------------------- self-test
-
-
-def self_test(policy: Policy) -> dict[str, bool]:
-    """Try what is forbidden. Returns, for each, whether it is stopped; student code has not been read yet."""
-    attempts: dict[str, Callable[[], Any]] = {
-        "read the grader's files": lambda: os.close(os.open(policy.canary, os.O_RDONLY)),
-        "write files": lambda: tempfile.TemporaryFile().close(),
-        "open a network connection": lambda: socket.socket(socket.AF_INET).close(),
-        "talk to local services": lambda: socket.socket(getattr(socket, "AF_UNIX", socket.AF_INET)).close(),
-        "start a process": _fork,
-        "signal the grader": lambda: os.kill(policy.grader, 0),
-        "read the grader's memory": lambda: os.close(os.open(f"/proc/{policy.grader}/mem", os.O_RDONLY)),
-        "read the grader's environment": lambda: os.close(os.open(f"/proc/{policy.grader}/environ", os.O_RDONLY)),
-    }
-    return {what: _stopped(attempt) for what, attempt in attempts.items()}
-
-
-def _stopped(attempt: Callable[[], Any]) -> bool:
-    try:
-        attempt()
-    except OSError:
-        return True
-    return False
-
-
-def _fork() -> None:
-    if not hasattr(os, "fork"):
-        return
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 import torch
 
-from . import bars, elsewhere, imports, sandbox  # noqa: F401  checks call `elsewhere` by its name
+from . import bars, elsewhere, imports, promises, sandbox  # noqa: F401  checks call `elsewhere` by its name
 from .state import EVERYTHING, RECURSION, Changes, State, generators, write_generators
 from .student_files import StudentFiles
 from .wire import Channel, Packed, Tensors, WireClosed, WireError, decode, encode
@@ -398,7 +398,7 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
     except (RuntimeError, AssertionError) as error:
         channel.send({"failed": f"it cannot use the device {policy.device}: {error}"})
         os._exit(1)
-    channel.send({"hello": {"layers": layers, "stopped": sandbox.self_test(policy)}})
+    channel.send({"hello": {"layers": layers, "stopped": promises.keep(policy)}})
     os.write(TRACE, REACHED % (0, b""))
     worker = Worker(channel, files, policy.directory, printed, policy.device)
     files.around = worker.importing

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,8 +22,10 @@ import pytest
 
 from grader.assignment import REPOSITORY, SOLUTION
 from grader.bank import load_bank
+from grader.engine import promises, sandbox, seccomp
 from grader.engine.isolation import Isolation, WeakIsolationError
-from grader.engine.launcher import FreshLauncher, StartError, ZygoteLauncher
+from grader.engine.landlock import LIBC
+from grader.engine.launcher import FreshLauncher, Launcher, StartError, ZygoteLauncher
 from grader.engine.text import printable
 from grader.grading import grade
 from grader.submission import Submission
@@ -33,6 +37,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layers unde
 
 ATTACKS = load_attacks()
 SECRET = "hunter2-" + os.urandom(8).hex()
+KERNEL = Path(__file__).with_name("redteam").joinpath("kernel.py").read_text("utf-8")
 MARK = "987654"  # in the command line of every program that an attack starts
 MEMORY_GROWTH_BYTES = 200 << 20
 
@@ -178,6 +183,138 @@ def test_attack(
     assert resident_bytes() - before < MEMORY_GROWTH_BYTES
 
 
+# ---------------------------------------------------------------- the filter of system calls, in every mode
+
+MODES: dict[str, tuple[type, list[str]]] = {
+    "forked": (ZygoteLauncher, []),
+    "fresh": (FreshLauncher, []),
+    "sealed": (ZygoteLauncher, ["landlock"]),
+    "sealed-fresh": (FreshLauncher, ["landlock"]),
+    "landlock-1": (ZygoteLauncher, ["landlock>1"]),
+    "landlock-2": (ZygoteLauncher, ["landlock>2"]),
+    "landlock-4": (ZygoteLauncher, ["landlock>4"]),
+    "same-user": (ZygoteLauncher, ["user"]),
+    "same-user-fresh": (FreshLauncher, ["user", "landlock>1"]),
+}
+IPC_CREATE, IPC_REMOVE, IPC_STATUS, GET_VALUE = 0o1600, 0, 2, 12
+
+
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen]:
+    """A process of the user who grades."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as started:
+        yield started
+        started.kill()
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[dict[str, socket.socket]]:
+    """Services of this machine, by address, that take a datagram from anybody."""
+    found = {str(tmp_path / "service"): socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)}
+    found[f"\0grader-tests-{os.getpid()}"] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for address, service in found.items():
+        service.bind(address)
+        service.setblocking(False)
+    (tmp_path / "service").chmod(0o666)
+    yield found
+    for service in found.values():
+        service.close()
+
+
+@pytest.fixture
+def shared() -> Iterator[dict[str, int]]:
+    """A segment of memory, a queue and a lock (System V) of another program."""
+    made = {
+        "segment": LIBC.shmget(0, 4096, IPC_CREATE),
+        "queue": LIBC.msgget(0, IPC_CREATE),
+        "lock": LIBC.semget(0, 1, IPC_CREATE),
+    }
+    yield made
+    assert LIBC.shmctl(made["segment"], IPC_REMOVE, None) == 0
+    assert LIBC.msgctl(made["queue"], IPC_REMOVE, None) == 0
+    assert LIBC.semctl(made["lock"], 0, GET_VALUE, 0) == 0
+    assert LIBC.semctl(made["lock"], 0, IPC_REMOVE, 0) == 0
+
+
+def imported(launcher: Launcher, folder: Path) -> tuple[Isolation, str]:
+    """What a worker found on its start, and what it printed as it imported `mine.py`."""
+    process = launcher.spawn(folder)
+    try:
+        process.channel.send({"id": 0, "requests": [{"operation": "load", "module": "mine"}]})
+        reply, _ = process.channel.receive(time.monotonic() + 60)
+    finally:
+        _, printed, _ = process.end()
+    assert "ok" in reply["replies"][0], reply
+    return process.isolation, printed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_system_call_gets_through(
+    mode: str,
+    tmp_path: Path,
+    victim: subprocess.Popen,
+    services: dict[str, socket.socket],
+    shared: dict[str, int],
+) -> None:
+    """All calls that are not on the list, and those on it with other arguments; nothing outside has changed after."""
+    start, without = MODES[mode]
+    other, folder = tmp_path / "gradebook.csv", tmp_path.resolve() / "submission"
+    folder.mkdir()
+    other.write_text("anna,100", "utf-8")
+    tmp_path.chmod(0o777)
+    for path in (other, folder):
+        path.chmod(0o777)
+    sealed = "landlock" in without
+    column = seccomp.MACHINES[platform.machine()]
+    by_name = {name: pair[column] for name, pair in seccomp.TRIED.items()}
+    by_name |= {name: call.numbers[column] for name, call in seccomp.checked(1, False, False).items()}
+    allowed = [*seccomp.ALLOWED.values(), *([] if sealed else [seccomp.FILES])]
+    service, abstract = services
+    targets = by_name | shared | {
+        "allowed": sorted({pair[column] for table in allowed for pair in table.values()} - {None}),
+        "victim": victim.pid,
+        "file": str(other),
+        "service": service,
+        "abstract": abstract[1:],
+    }  # fmt: skip
+    source = KERNEL.replace("TARGETS: dict[str, Any] = {}", f"TARGETS: dict[str, Any] = {targets!r}")
+    (folder / "mine.py").write_text(source, "utf-8")
+    cores, priority = os.sched_getaffinity(victim.pid), os.getpriority(os.PRIO_PROCESS, victim.pid)
+    launcher = start(without=without)
+    try:
+        isolation, printed = imported(launcher, folder)
+    finally:
+        launcher.close()
+    assert [line for line in printed.splitlines() if line.startswith("THROUGH")] == []
+    assert int(printed.rpartition("TRIED: ")[2]) > 3000
+    assert isolation.strong or (isolation.open == ["be root"] and "user" in without)
+    assert victim.poll() is None
+    assert os.sched_getaffinity(victim.pid) == os.sched_getaffinity(0) == cores
+    assert os.getpriority(os.PRIO_PROCESS, victim.pid) == priority
+    assert other.read_text("utf-8") == "anna,100"
+    assert (folder / "mine.py").read_text("utf-8") == source
+    for one in services.values():
+        with pytest.raises(BlockingIOError):
+            one.recv(100)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root, and setpriv of util-linux")
+def test_the_same_as_an_ordinary_user(tmp_path: Path) -> None:
+    """Who can read root's Python, by the one right that root's workers have as well."""
+    right = "-all,+dac_read_search"
+    become = ["setpriv", f"--reuid={sandbox.FIRST_USER}", f"--regid={sandbox.FIRST_USER}", "--clear-groups"]
+    become += [f"--inh-caps={right}", f"--ambient-caps={right}", "env", f"HOME={tmp_path}", f"TMPDIR={tmp_path}"]
+    names = [
+        f"{Path(__file__)}::test_no_system_call_gets_through[{mode}]" for mode in ("fresh", "sealed", "landlock-1")
+    ]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "b"), *names]
+    for folder, rights in {tmp_path: 0o777, tmp_path.parent: 0o711, tmp_path.parents[1]: 0o711}.items():
+        folder.chmod(rights)
+    done = subprocess.run([*become, *command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
 # ---------------------------------------------------------------- layers one by one
 
 
@@ -198,7 +335,8 @@ def test_without_landlock_the_process_is_sealed_and_the_solution_still_passes(so
     [
         (["seccomp"], "start a process"),
         (["landlock", "seccomp"], "read the grader's files"),
-        (["user", "capabilities", "landlock", "seccomp"], "signal the grader"),
+        (["user", "capabilities", "landlock", "seccomp"], "signal other processes"),
+        pytest.param(["user"], "be root", marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can be")),
     ],
 )
 def test_a_missing_layer_is_said(solution: Submission, without: list[str], could: str) -> None:
@@ -217,6 +355,20 @@ def test_a_missing_layer_is_said(solution: Submission, without: list[str], could
         isolation.require_strong()
 
 
+def test_what_security_md_promises_is_what_every_worker_tries() -> None:
+    rows = [line.split("|")[1].strip() for line in (REPOSITORY / "SECURITY.md").read_text("utf-8").splitlines()
+            if line.startswith("| ")]  # fmt: skip
+    assert rows[rows.index("a submission cannot") + 1 : rows.index("kernel")] == list(promises.PROMISES)
+    assert "[SECURITY.md](SECURITY.md)" in (REPOSITORY / "README.md").read_text("utf-8")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused nothing")
+def test_where_nothing_stops_it_every_attempt_says_so() -> None:
+    policy = sandbox.Policy("/tmp", str(REPOSITORY / "README.md"), os.getpid())
+    for what, attempts in promises.PROMISES.items():
+        assert [promises.stopped(attempt, policy) for attempt in attempts] == [False] * len(attempts), what
+
+
 def test_isolation_is_weak_until_a_worker_has_shown_otherwise() -> None:
     assert not Isolation({}, {}).strong
     assert Isolation({"seccomp": "on"}, {"x": True}).summary == "strong (seccomp; 1/1)"
@@ -226,20 +378,17 @@ def test_isolation_is_weak_until_a_worker_has_shown_otherwise() -> None:
 
 
 def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
-    from grader.engine import seccomp
-
     headers = {0: "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 1: "/usr/include/asm-generic/unistd.h"}
-    special = {
-        "clone": seccomp.CLONE, "clone3": seccomp.CLONE3, "kill": seccomp.KILL, "tgkill": seccomp.TGKILL,
-        "prlimit64": seccomp.PRLIMIT64, "ioctl": seccomp.IOCTL, "prctl": seccomp.PRCTL,
-    }  # fmt: skip
-    tables = [*seccomp.DENIED.values(), seccomp.SEALED, special]
+    checked = {name: call.numbers for name, call in seccomp.checked(1, sealed=False, cuda=True).items()}
+    single = checked | {"clone3": (seccomp.CLONE3, seccomp.CLONE3)}
+    tables = [*seccomp.ALLOWED.values(), seccomp.FILES, seccomp.CUDA, seccomp.TRIED, single]
     compared = 0
     for column, header in headers.items():
         if not Path(header).exists():
             continue
         words = [line.split() for line in Path(header).read_text().splitlines() if line.startswith("#define __NR")]
         numbers = {w[1].replace("__NR3264_", "__NR_")[5:]: int(w[2]) for w in words if len(w) > 2 and w[2].isdigit()}
+        numbers["newfstatat"] = numbers.get("newfstatat", numbers.get("fstatat"))
         for name, pair in (item for table in tables for item in table.items()):
             if name in numbers:
                 assert pair[column] == numbers[name], name
@@ -250,15 +399,15 @@ def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_is_a_program_whose_jumps_stay_inside(machine: str) -> None:
-    from grader.engine import seccomp
-
-    program = seccomp.instructions(machine, 1234, sealed=True)
-    assert len(program) < 4096
-    for at, (code, then, otherwise, _) in enumerate(program):
-        if code in (seccomp.EQUAL, seccomp.AT_LEAST, seccomp.ANY_BIT):
-            assert max(then, otherwise) < 256
-            assert at + 1 + max(then, otherwise) < len(program)
-    assert program[-1] == seccomp.give(seccomp.ALLOW)
+    for sealed in (False, True):
+        for cuda in (False, True):
+            program = seccomp.instructions(machine, 1234, sealed, cuda)
+            assert len(program) < 256
+            for at, (code, then, otherwise, _) in enumerate(program):
+                if code in (seccomp.EQUAL, seccomp.ABOVE):
+                    assert max(then, otherwise) < 256
+                    assert at + 1 + max(then, otherwise) < len(program)
+            assert program[-1] == seccomp.give(seccomp.ALLOW)
 
 
 # ---------------------------------------------------------------- many workers, and the end

@@ -82,7 +82,6 @@ CHANGES = {
     "os.environ['LEFT'] = 'behind'": "os.environ",
     "del os.environ['OMP_NUM_THREADS']": "os.environ",
     "os.environ = {}": "os.environ",
-    "os.chdir('/')": "the working directory",
     "gc.disable()": "the garbage collector",
     "locale.setlocale(locale.LC_ALL, 'C')": "the locale",
     "decimal.getcontext().prec = 3": "the decimal context",
