@@ -103,7 +103,7 @@ def on_a_pool(contents: work.Contents, settings: work.Settings, jobs: int) -> It
         while schedule.left:
             for lane in answering(lanes):
                 turn, seconds = lane.turn, lane.seconds if lane.turn else 0.0
-                answer = overdue_answer(lane) if lane.overdue else lane.answer()
+                answer = lane.answer() if lane.wire.poll() else overdue_answer(lane)
                 lane.turn = None
                 graded = schedule.note(turn, answer, seconds) if turn else None
                 hand_out()

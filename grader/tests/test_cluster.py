@@ -251,11 +251,11 @@ def test_what_starts_sandboxes_outlives_the_thread_that_asked(
     """A zygote dies with the thread that started it, and Dask says nothing of how long its threads live."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(work, "_launcher", None)
-    results: list[dict[str, Any]] = []
+    results: list[Any] = []
     zygotes = []
     try:
         for _ in range(2):
-            arguments = (entries[0].files, SETTINGS, own_terms(False))
+            arguments = (entries[0].files, SETTINGS, own_terms(False), None)
             asking = threading.Thread(target=lambda given: results.append(grade_as_agreed(*given)), args=(arguments,))
             asking.start()
             asking.join()
@@ -264,7 +264,7 @@ def test_what_starts_sandboxes_outlives_the_thread_that_asked(
         work._launcher.close()
         on_dask._describe.cache_clear()
     assert zygotes[0] == zygotes[1]
-    assert [json.dumps(without_times(result)) for result in results] == [
+    assert [json.dumps(without_times(result)) for result, _ in results] == [
         graded_here[key_of(entries[0].files, SETTINGS)]
     ] * 2
 
