@@ -18,6 +18,7 @@ from .submission import SubmissionError, read
 if TYPE_CHECKING:
     from .report.result import Result
 
+LEFT = 3  # the exit status of a batch that wrote what it could
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Grades the deep generative models homework.")
 
 
@@ -119,7 +120,11 @@ def batch(
     tls_cert: Annotated[Path | None, typer.Option(help="Of the cluster: our certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Of the cluster: the key of our certificate.")] = None,
 ) -> None:
-    """Grade a class: every submission once, again only what changed. Writes grades.csv and feedback for everybody."""
+    """Grade a class: every submission once, again only what changed. Writes grades.csv and feedback for everybody.
+
+    Exit status 3 if something is left: grades and feedback are written, but a hand-in has no result, or a page could
+    not be made. problems.log in OUT says what and why, and the same command tries again.
+    """
     from .batch.command import CommandError, Gradebooks, Request, Scheduler, grade_all
 
     scheduler = Scheduler(cluster, tls_ca_file, tls_cert, tls_key) if cluster else None
@@ -129,9 +134,11 @@ def batch(
         feedback.value, device.value, training, allow_weak_isolation, books, scheduler,
     )  # fmt: skip
     try:
-        grade_all(request)
+        done = grade_all(request)
     except CommandError as error:
         stop(str(error))
+    if not done:
+        raise typer.Exit(LEFT)
 
 
 @app.command()

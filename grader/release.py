@@ -24,7 +24,7 @@ CARRIED = ("LICENSE", "pyproject.toml", "data/*.py", "data/*.png", "data/README.
 LEFT_OUT = (
     *("bank", "batch", "bench", "checks/hidden", "figures", "selfcheck", "tests", "CALIBRATION.md", "CHANGELOG.md"),
     *("report/autograder", "report/gradebook.py", "report/gradescope.py"),
-    *("report/class_page.py", "report/class_summary.py", "report/regrade.py"),
+    *("report/class_page.py", "report/class_summary.py", "report/entry.py", "report/likeness.py", "report/regrade.py"),
     *(f"report/templates/class.{kind}" for kind in ("html", "css", "js")),
 )
 README = Path(__file__).with_name("README.students.md")

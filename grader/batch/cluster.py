@@ -28,12 +28,14 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from grader.report.result import environment
 
-from . import run
-from .run import IN_FLIGHT, Contents, GradingError, PoolDied, Settings, grader_digest
+from . import work
+from .schedule import ENDED, Answer, Schedule, Turn
+from .work import Contents, GradingError, Settings, grader_digest
 
 if TYPE_CHECKING:
     from .command import Scheduler
 
+IN_FLIGHT = 2  # submissions a worker has at hand, so that none waits for the parent
 CONNECT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0  # without any worker; a nanny replaces one in five
 LOOK_SECONDS = 2.0  # between looks at who is there, when no result comes
@@ -93,17 +95,26 @@ async def describe(device: str) -> dict[str, Any]:
     return await asyncio.wrap_future(_grading_thread.submit(_describe, device))
 
 
-def grade_as_agreed(files: Mapping[str, bytes], settings: Settings, terms: Terms) -> dict[str, Any]:
-    """Grade one submission as the local pool does. Raises ClusterError on a worker that may not."""
-    return _grading_thread.submit(_grade_as_agreed, files, settings, terms).result()
+def grade_as_agreed(
+    files: Mapping[str, bytes], settings: Settings, terms: Terms, limit: float | None
+) -> tuple[Answer | None, float]:
+    """Grade one submission as the local pool does. Raises ClusterError on a worker that may not.
+
+    Returns:
+        The answer, None if it takes longer than `limit`, and the seconds that it took.
+    """
+    return _grading_thread.submit(_grade_as_agreed, files, settings, terms, limit).result()
 
 
-def _grade_as_agreed(files: Mapping[str, bytes], settings: Settings, terms: Terms) -> dict[str, Any]:
+def _grade_as_agreed(
+    files: Mapping[str, bytes], settings: Settings, terms: Terms, limit: float | None
+) -> tuple[Answer | None, float]:
     objection = terms.objection(_describe(settings.device))
     if objection:
         raise ClusterError(f"a worker on {platform.node()} joined that {objection}. Then {RESUME}")
     _be_ready(settings.device)
-    return run.grade_files(files, settings)
+    started = time.monotonic()
+    return work.attempt(files, settings, limit), time.monotonic() - started
 
 
 @cache
@@ -112,7 +123,7 @@ def _describe(device: str) -> dict[str, Any]:
     import torch
 
     with TemporaryDirectory() as name:
-        process = run._launcher.spawn(Path(name).resolve())
+        process = work._launcher.spawn(Path(name).resolve())
         process.end()
     return {
         "digest": grader_digest(),
@@ -125,11 +136,11 @@ def _describe(device: str) -> dict[str, Any]:
 
 def _be_ready(device: str) -> None:
     """Have a launcher for a device; a worker outlives a batch, and the next may want another."""
-    if run._launcher is not None and run._launcher.device != device:
-        run._launcher.close()
-        run._launcher = None
-    if run._launcher is None:
-        run._begin(device)
+    if work._launcher is not None and work._launcher.device != device:
+        work._launcher.close()
+        work._launcher = None
+    if work._launcher is None:
+        work.begin(device)
 
 
 # ---------------------------------------------------------------- in the parent
@@ -149,44 +160,43 @@ class Cluster:
     terms: Terms
     notes: Sequence[str]
 
-    def grade(self, contents: Contents, settings: Settings, jobs: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+    def grade(self, contents: Contents, settings: Settings, jobs: int = 0) -> Iterator[tuple[str, Answer]]:
         """Grade contents by key, with few in flight, so that memory does not grow with their number.
 
         Yields:
-            Keys and results, as they come.
+            Keys and answers, as they come.
 
         Raises:
-            PoolDied: with what Dask gave up, once all others are graded.
             ClusterError: if the cluster can go on no longer.
         """
-        waiting, running, given_up = list(contents), dict[Future, str](), list[str]()
+        schedule, running = Schedule(contents), dict[Future, Turn]()
         try:
             with in_words():
-                while waiting or running:
+                while schedule.left:
                     room = IN_FLIGHT * count_workers(self.client)
-                    while waiting and len(running) < room:
-                        key = waiting.pop(0)
-                        running[self._submit(contents[key], settings)] = key
+                    while len(running) < room and (turn := schedule.next()):
+                        running[self._submit(contents[turn.key], settings, turn.limit)] = turn
                     for future in finished(running):
-                        key = running.pop(future)
-                        try:
-                            result = future.result()
-                        except KilledWorker:
-                            given_up.append(key)
-                        except OSError as error:
-                            raise ClusterError(
-                                f"a worker could not grade: {error}. Mend that; then {RESUME}"
-                            ) from error
-                        else:
-                            yield key, result
+                        turn = running.pop(future)
+                        answer = schedule.note(turn, *answer_of(future))
+                        if answer is not None:
+                            yield turn.key, answer
         finally:
             self.client.cancel(list(running))
-        if given_up:
-            raise PoolDied(given_up)
 
-    def _submit(self, files: Mapping[str, bytes], settings: Settings) -> Future:
+    def _submit(self, files: Mapping[str, bytes], settings: Settings, limit: float | None) -> Future:
         name = f"grade-{uuid4().hex}"  # one of its own: a result that another client asked for is not ours
-        return self.client.submit(grade_as_agreed, files, settings, self.terms, key=name, pure=False)
+        return self.client.submit(grade_as_agreed, files, settings, self.terms, limit, key=name, pure=False)
+
+
+def answer_of(future: Future) -> tuple[Answer | None, float]:
+    """What a worker answered, and the seconds that it took. Raises ClusterError if it could not."""
+    try:
+        return future.result()
+    except KilledWorker:
+        return ENDED, 0.0
+    except OSError as error:
+        raise ClusterError(f"a worker could not grade: {error}. Put that right; then {RESUME}") from error
 
 
 @contextmanager
@@ -290,7 +300,7 @@ def count_workers(client: Client) -> int:
     return count
 
 
-def finished(running: Mapping[Future, str]) -> list[Future]:
+def finished(running: Mapping[Future, Turn]) -> list[Future]:
     """Those of some futures that have ended, once one has or it is time to look at who is there."""
     try:
         return list(wait(list(running), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done)

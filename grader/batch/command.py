@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,19 +17,18 @@ from rich.text import Text
 from grader.engine.isolation import WeakIsolationError
 from grader.engine.launcher import StartError, default_launcher
 from grader.engine.text import printable
-from grader.report.class_summary import ClassSummary
-from grader.report.feedback import as_markdown, as_text, visible_to
-from grader.report.gradebook import GradebookError, fill_canvas, fill_gradescope, fill_moodle, write_grades
-from grader.report.pictures import exhibits_of
-from grader.report.regrade import Before, Changes
-from grader.report.result import Result
+from grader.report.entry import Entry, Grade
+from grader.report.gradebook import Filled, GradebookError, fill_canvas, fill_gradescope, fill_moodle
 from grader.rubric import RubricError, load, select
 
-from .entry import Entry, Grade
 from .intake import IntakeError, intake
 from .live import live
-from .run import GradingError, Plan, Pool, Settings, carry_out, key_under, on_a_pool, plan
+from .pool import on_a_pool
+from .problems import FILE, Problems
+from .run import Plan, Pool, carry_out, plan
+from .schedule import Unfinished
 from .store import Store, StoreError
+from .work import GradingError, Settings
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -86,8 +85,15 @@ class Request:
     cluster: Scheduler | None = None
 
 
-def grade_all(request: Request, console: Console | None = None) -> None:
-    """Grade a class as asked, and say what was done. Raises CommandError."""
+def grade_all(request: Request, console: Console | None = None) -> bool:
+    """Grade a class as asked, and say what was done.
+
+    Returns:
+        Whether nothing is left to do: everything that was handed in has a result, which is shown.
+
+    Raises:
+        CommandError: if the class cannot be graded.
+    """
     console = console or Console(highlight=False)
     try:
         select(load(), request.only)
@@ -98,15 +104,47 @@ def grade_all(request: Request, console: Console | None = None) -> None:
         say(console, f"{len(entries)} students ({found.layout}), {handed_in} with something to grade.", *found.notes)
         isolation = "that of each worker" if request.cluster else check_isolation(request)
         with closing(open_store(request.out)) as store:
+            problems = Problems(request.out / FILE)
             settings = settings_of(request, store)
             planned = plan(entries, settings, store, request.regrade, only_shard)
             say(console, f"isolation: {isolation}. Seed {settings.seed}. {len(planned.waiting)} left to grade.")
-            grade_waiting(planned, settings, store, request, console)
+            left = grade_waiting(planned, settings, store, request, console)
             if only_shard is None:
-                back = write_class(entries, planned.keys, store, request.out, request.feedback)
-                say(console, *fill_gradebooks(request, back), f"Grades and feedback are in {request.out}.")
-    except (*EXPECTED, OSError) as error:
+                give_back(request, entries, planned, store, left, problems, console)
+            elif left:
+                problems.note(f"Shard {request.shard}", f"{len(left)} hand-ins have no result", reasons(left))
+    except (*EXPECTED, OSError, sqlite3.Error) as error:
         raise CommandError(str(error)) from error
+    if problems.count:
+        say(console, f"Something is left, the grades of all others are there: {problems.path} says what and why.")
+    return not problems.count
+
+
+def give_back(
+    request: Request,
+    entries: Sequence[Entry],
+    planned: Plan,
+    store: Store,
+    left: Mapping[str, Unfinished],
+    problems: Problems,
+    console: Console,
+) -> None:
+    """Write what goes back to the class, and say what it is. Raises OSError, StoreError and GradebookError."""
+    from .returns import write_class  # which takes a moment that no shard needs
+
+    for entry in entries:
+        if entry.trouble:
+            problems.note(entry.student, "what was handed in could not be read", entry.trouble)
+    back = write_class(entries, planned.keys, store, request.out, request.feedback, left, problems)
+    say(console, *fill_gradebooks(request, back), f"Grades and feedback are in {request.out}.")
+    ungraded = [grade.entry.student for grade in back if planned.keys.get(grade.entry.student) and grade.score is None]
+    if ungraded:
+        say(console, f"Without a grade, as grading did not end: {', '.join(ungraded)}. The same command tries again.")
+
+
+def reasons(left: Mapping[str, Unfinished]) -> str:
+    """Why contents have no result, by key."""
+    return "\n".join(f"{key}: {unfinished.why}\n{unfinished.details}" for key, unfinished in left.items())
 
 
 def say(console: Console, *sentences: str) -> None:
@@ -143,21 +181,36 @@ def settings_of(request: Request, store: Store) -> Settings:
 
 
 def fill_gradebooks(request: Request, back: Sequence[Grade]) -> list[str]:
-    """Write the systems' files with grades in them to the folder. Returns sentences on what to look at."""
-    books, filled = request.gradebooks, []
-    if books.canvas:
-        filled.append((books.canvas, fill_canvas(books.canvas, back, books.assignment)))
-    if books.moodle:
-        filled.append((books.moodle, fill_moodle(books.moodle, back)))
-    if books.gradescope:
-        filled.append((books.gradescope, fill_gradescope(books.gradescope, back)))
-    said = []
-    for path, book in filled:
-        target = request.out / f"filled-{path.name}"
-        book.write(target)
-        said.append(f"{target} has the grades of {len(book.matched)} students.")
-        said += [f"{student}: {why}" for student, why in book.unmatched.items()] + book.notes
+    """Write the systems' files with grades in them to the folder.
+
+    Returns:
+        Sentences on what to look at.
+
+    Raises:
+        GradebookError: once all others are filled in, if a file is not what its system gives.
+    """
+    books, said, refused = request.gradebooks, list[str](), list[str]()
+    fillings: list[tuple[Path | None, Callable[[Path], Filled]]] = [
+        (books.canvas, lambda path: fill_canvas(path, back, books.assignment)),
+        (books.moodle, lambda path: fill_moodle(path, back)),
+        (books.gradescope, lambda path: fill_gradescope(path, back)),
+    ]
+    for path, fill in fillings:
+        try:
+            if path:
+                said += write_filled(request.out / f"filled-{path.name}", fill(path))
+        except GradebookError as error:
+            refused.append(str(error))
+    if refused:
+        raise GradebookError(" ".join([*said, *refused]))
     return said
+
+
+def write_filled(target: Path, book: Filled) -> list[str]:
+    """Write a filled-in file. Returns sentences on what to look at."""
+    book.write(target)
+    unplaced = [f"{student}: {why}" for student, why in book.unmatched.items()]
+    return [f"{target} has the grades of {len(book.matched)} students.", *unplaced, *book.notes]
 
 
 def class_seed(store: Store, seed: int | None, is_shard: bool = False) -> int:
@@ -174,8 +227,10 @@ def class_seed(store: Store, seed: int | None, is_shard: bool = False) -> int:
     return secrets.randbelow(2**31) if last is None else int(last["seed"])
 
 
-def grade_waiting(planned: Plan, settings: Settings, store: Store, request: Request, console: Console) -> None:
-    """Grade what a plan has to grade, and show how it goes on. Raises what `carry_out` raises."""
+def grade_waiting(
+    planned: Plan, settings: Settings, store: Store, request: Request, console: Console
+) -> dict[str, Unfinished]:
+    """Grade what a plan has to grade, and show how it goes on. Returns and raises what `carry_out` does."""
     with ExitStack() as stack:
         pool: Pool = on_a_pool
         if request.cluster and planned.waiting:
@@ -183,7 +238,7 @@ def grade_waiting(planned: Plan, settings: Settings, store: Store, request: Requ
             say(console, *cluster.notes)
             pool = cluster.grade
         tell = stack.enter_context(live(len(planned.waiting), planned.keys, console))
-        carry_out(planned, settings, store, request.jobs, tell, pool)
+        return carry_out(planned, settings, store, request.jobs, tell, pool)
 
 
 def cluster_of(request: Request, scheduler: Scheduler) -> AbstractContextManager[Cluster]:
@@ -195,84 +250,6 @@ def cluster_of(request: Request, scheduler: Scheduler) -> AbstractContextManager
             raise
         raise GradingError("a cluster needs Dask: pip install '.[cluster]', here and on every worker.") from error
     return connect(scheduler, request.device, request.allow_weak_isolation)
-
-
-def write_class(
-    entries: Sequence[Entry], keys: Mapping[str, str], store: Store, out: Path, audience: str
-) -> list[Grade]:
-    """Write grades.csv, index.html, and for every student feedback/<student>.html and .md.
-
-    Args:
-        entries: the class.
-        keys: of results, by student.
-        store: holds the results; one at a time is read.
-        out: the folder to write to.
-        audience: of the feedback, one of AUDIENCES.
-
-    Returns:
-        What goes back for everybody.
-
-    Raises:
-        OSError: if a file cannot be written.
-    """
-    from grader.report import class_page
-    from grader.report.html import write
-
-    from .similarity import similarity
-
-    feedback = out / "feedback"
-    feedback.mkdir(exist_ok=True)
-    points: dict[str, dict[str, float]] = {}
-    told: dict[str, str] = {}
-    summary, changes = ClassSummary(), changes_since(store)
-    gallery = class_page.Gallery(lambda student: store.pictures(keys[student]))
-    for entry, result in results(entries, keys, store):
-        row = summary.add(entry, result)
-        if result is None:
-            continue
-        strips = store.pictures(keys[entry.student])
-        gallery.add(row.number, strips)
-        if changes:
-            changes.add(row.number, entry.student, entry.files, keys[entry.student], result)
-        points[entry.student] = {question.id: question.score for question in result.questions}
-        seen = visible_to(replace(result, exhibits=exhibits_of(strips)), audience)
-        told[entry.student] = as_text(seen)
-        write(seen, feedback / f"{entry.student}.html")
-        (feedback / f"{entry.student}.md").write_text(as_markdown(seen), "utf-8")
-    grades = [
-        Grade(entry, row.score, summary.max_score, told.get(entry.student, entry.error))
-        for entry, row in zip(entries, summary.rows, strict=True)
-    ]
-    write_grades(out / "grades.csv", grades, list(summary.titles), points)
-    alike = similarity({entry.student: entry.files for entry in entries if not entry.error})
-    class_page.write(out / "index.html", summary, changes, alike, gallery)
-    return grades
-
-
-def results(entries: Sequence[Entry], keys: Mapping[str, str], store: Store) -> Iterator[tuple[Entry, Result | None]]:
-    """Everybody with a result, or with None, one after another; results are by the names of their students."""
-    for entry in entries:
-        fields = store.result(keys[entry.student]) if entry.student in keys else None
-        if fields is None:
-            yield entry, None
-        else:
-            fields["notes"] = list(dict.fromkeys([*entry.notes, *fields["notes"]]))
-            yield entry, replace(Result.from_fields(fields), submission=printable(entry.name))
-
-
-def changes_since(store: Store) -> Changes | None:
-    """To find what is other than after the run before; None where there was none, or nothing is left of it."""
-    found, now = store.run_before(), store.last_settings()
-    if found is None or now is None:
-        return None
-    number, text = found
-    before = Before(
-        settings=json.loads(text),
-        keys=store.hand_ins(number),
-        result=store.result,
-        unchanged=lambda files, key: key_under(files, text) == key,
-    )
-    return Changes(before, now)
 
 
 def open_store(out: Path) -> Store:

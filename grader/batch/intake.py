@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import traceback
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from grader.assignment import student_files
 from grader.locating import is_answered, is_litter, locate, worth_reading
+from grader.report.entry import Entry
 
 from .archives import (
     LINK,
@@ -30,7 +32,6 @@ from .archives import (
     is_archive,
     one_line,
 )
-from .entry import Entry
 from .layouts import (
     METADATA,
     IntakeError,
@@ -54,6 +55,7 @@ MAX_STUDENT = 80  # characters
 MAX_STUDENT_BYTES = 200  # which leaves room for a suffix on every file system
 SHOWN = 5  # names in a sentence
 NOTHING = "Nothing was handed in."
+UNREADABLE = "What was handed in cannot be read; pack the files again."
 RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|clock\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 
 
@@ -232,6 +234,7 @@ def _entries(hand_ins: Mapping[str, HandIn]) -> list[Entry]:
                 notes=[*read.notes, *hand_in.notes, *older],
                 error=read.error,
                 members=list(hand_in.person.members),
+                trouble=read.trouble,
             )
         )
     return entries
@@ -260,10 +263,19 @@ class Contents:
     files: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     error: str = ""
+    trouble: str = ""
 
 
 def read_hand_in(members: Sequence[Member]) -> Contents:
-    """The Python files of a hand-in, wherever they are in it."""
+    """The Python files of a hand-in, wherever they are in it; why there are none, whatever is the matter with it."""
+    try:
+        return _read_hand_in(members)
+    except Exception:
+        return Contents(error=UNREADABLE, trouble=traceback.format_exc())
+
+
+def _read_hand_in(members: Sequence[Member]) -> Contents:
+    """The same, if nothing is the matter that nobody expected."""
     if not members:
         return Contents(error=NOTHING)
     with ExitStack() as files:

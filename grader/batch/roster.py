@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from grader.report.entry import Entry
+
 from .archives import decoded, one_line
-from .entry import Entry
 from .layouts import IntakeError
 
 COLUMNS = {

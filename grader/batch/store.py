@@ -7,14 +7,18 @@ submissions it was grading, and grades none twice.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
+from grader.checks.runner import STATUSES
 from grader.report.pictures import Strip
+from grader.report.result import Result
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, result TEXT NOT NULL);
@@ -32,11 +36,60 @@ SELECT id, settings FROM runs WHERE id < (SELECT max(id) FROM runs)
     AND EXISTS (SELECT * FROM hand_ins JOIN results USING (key) WHERE run = id) ORDER BY id DESC LIMIT 1
 """
 WAIT_SECONDS = 60.0
+NOT_OF_THE_DISK = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)  # but of what is to be kept
+MAX_RESULT_BYTES = 16 << 20
 PICTURES = "pictures"  # the name under which strips of images travel with the fields of a result
 
 
 class StoreError(Exception):
     """The results cannot be kept or read; the message says what to do."""
+
+
+class UnusableError(ValueError):
+    """What should be a result is none that can be kept or shown; the message says why, without a full stop."""
+
+
+def usable(fields: Any) -> dict[str, Any]:
+    """The fields of a result, with its pictures, once everything is of its kind and has a sensible size.
+
+    Characters that no file can hold, lone surrogates, become question marks. Raises UnusableError.
+    """
+    try:
+        plain = {name: value for name, value in fields.items() if name != PICTURES}
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        if len(text) > MAX_RESULT_BYTES:
+            raise UnusableError(f"it has more than {MAX_RESULT_BYTES >> 20} MB")
+        expect_kinds(Result.from_fields(json.loads(text)))
+    except (AttributeError, KeyError, TypeError, RecursionError, ValueError) as error:
+        why = str(error) if isinstance(error, UnusableError) else "it is not of the form that results have"
+        raise UnusableError(why) from error
+    return json.loads(text) | ({PICTURES: fields[PICTURES]} if PICTURES in fields else {})
+
+
+def expect_kinds(result: Result) -> None:
+    """Raise UnusableError if anything in a result is not of the kind that its field has."""
+    statuses = {question.status for question in result.questions}
+    statuses |= {check.status for question in result.questions for check in question.checks}
+    if not result.questions or not statuses <= set(STATUSES) or not is_a(result, Result):
+        raise UnusableError("it is not of the form that results have")
+
+
+def is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind, that of a field of a result; all its parts are, too, and numbers are finite."""
+    if get_origin(kind) is list:
+        return type(value) is list and all(is_a(each, get_args(kind)[0]) for each in value)
+    if get_origin(kind) is dict:
+        of, to = get_args(kind)
+        return type(value) is dict and all(is_a(key, of) and is_a(each, to) for key, each in value.items())
+    if is_dataclass(kind):
+        return type(value) is kind and all(is_a(getattr(value, name), of) for name, of in kinds(kind).items())  # type: ignore[arg-type]
+    return type(value) in (int, float) and math.isfinite(value) if kind is float else type(value) is kind
+
+
+@cache
+def kinds(of: type) -> dict[str, Any]:
+    """The kinds of the fields of a dataclass, by name."""
+    return get_type_hints(of)
 
 
 @dataclass
@@ -66,16 +119,23 @@ class Store:
     def save(self, key: str, result: dict[str, Any]) -> None:
         """Keep a result, and beside it the strips of images that it may have under PICTURES.
 
-        Raises StoreError, for instance on a full disk.
+        Raises:
+            UnusableError: if it is nothing that can be kept.
+            StoreError: if nothing can, for instance on a full disk.
         """
         fields = {name: value for name, value in result.items() if name != PICTURES}
-        text = json.dumps(fields, ensure_ascii=True, allow_nan=False)
-        pictures = [(key, place, *astuple(strip)) for place, strip in enumerate(result.get(PICTURES, ()))]
+        try:
+            text = json.dumps(fields, ensure_ascii=True, allow_nan=False)
+            pictures = [(key, place, *astuple(strip)) for place, strip in enumerate(result.get(PICTURES, ()))]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UnusableError("it is not of the form that results have") from error
         try:
             with self._connection:
                 self._connection.execute("DELETE FROM pictures WHERE key = ?", (key,))
                 self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", (key, text))
                 self._connection.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?)", pictures)
+        except (UnicodeEncodeError, OverflowError, *NOT_OF_THE_DISK) as error:
+            raise UnusableError("it is nothing that a database can hold") from error
         except sqlite3.Error as error:
             raise StoreError(f"{self.path} cannot be written ({error}); what was graded before is safe.") from error
 
@@ -91,10 +151,15 @@ class Store:
         return {key for (key,) in self._connection.execute("SELECT key FROM results")}
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """One result; None where there is none."""
-        with closing(self._connection.execute("SELECT result FROM results WHERE key = ?", (key,))) as rows:
+        """One result; None where there is none, or none that can be read and shown."""
+        with closing(
+            self._connection.execute("SELECT CAST(result AS BLOB) FROM results WHERE key = ?", (key,))
+        ) as rows:
             found = rows.fetchone()
-        return None if found is None else json.loads(found[0])
+        try:
+            return None if found is None else usable(json.loads(found[0]))
+        except (RecursionError, ValueError):
+            return None
 
     def pictures(self, key: str) -> list[Strip]:
         """The strips of images of a result, in the order of its checks."""

@@ -29,7 +29,7 @@ import typer
 
 from grader.assignment import HANDOUT, REPOSITORY, SOLUTION
 from grader.bank import load_bank
-from grader.batch.run import grader_digest
+from grader.batch.work import grader_digest
 from grader.engine.launcher import OPTIMIZERS, Launcher, default_launcher
 from grader.grading import in_order, session
 from grader.report.result import write_whole

@@ -18,7 +18,8 @@ from typing import Annotated
 import typer
 
 from grader.assignment import REPOSITORY
-from grader.batch.run import Settings, grade_contents
+from grader.batch.pool import on_a_pool
+from grader.batch.work import Settings
 from grader.bench.classroom import make_class, write_class
 
 TARGET_SECONDS = 1.5
@@ -72,7 +73,7 @@ class Rate:
 
 def time_batch(rate: Rate, made: Class, jobs: int) -> None:
     """Grade a class as the batch does, timed when every process has graded a few: they start once a class."""
-    results = grade_contents(made, SETTINGS, jobs)
+    results = on_a_pool(made, SETTINGS, jobs)
     list(islice(results, WARM * jobs))
     started = time.perf_counter()
     count = sum(1 for _ in results)

@@ -19,11 +19,11 @@ from urllib.parse import quote
 from jinja2 import Environment
 from markupsafe import Markup
 
-from grader.batch.similarity import RULE, Similarity
 from grader.checks.runner import STATUSES
 
-from .class_summary import OURS, ClassSummary, Row, histogram, quartiles
+from .class_summary import OURS, UNFINISHED, ClassSummary, Row, histogram, quartiles
 from .html import FAILED, HERE, SYMBOLS, environment
+from .likeness import RULE, Similarity
 from .pictures import Strip, address
 from .regrade import Changes
 from .result import number, write_whole
@@ -35,7 +35,8 @@ BEFORE = "What the generator made of noise before"  # and of one that shows noth
 VISIBLE = 28  # pixels an image is high at least, or nearly
 BAR, BARS_HEIGHT = 10, 60  # of histograms
 EARLY = 'document.documentElement.classList.add("js");'  # what the script will hide is not laid out first
-LOOK = {  # what there is to look at, ours first; of whom nothing could be graded come second
+LOOK = {  # what there is to look at, ours first; of whom nothing could be graded come third
+    UNFINISHED: "Grading did not end. problems.log says why, and the same command grades them again",
     OURS: "The grader failed. This is not the students' fault: find out why, and grade them again",
     "crashed": "Ended the Python process",
     "out_of_memory": "Asked for more memory than there is",

@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from grader.batch.entry import Entry
 from grader.checks.runner import STATUSES
 
+from .entry import Entry
 from .result import CheckResult, QuestionResult, Result
 
 BINS = 20  # of the distribution of scores
 MAX_REASON = 400  # characters of a reason that are kept
 FINE = ("passed", "skipped", "not_attempted")
 OURS = "grader_error"
+UNFINISHED = "unfinished"  # of whom there is no result, though something was handed in
 NUMBERS = re.compile(r"[\[(][-\d., e+]*(?:\.\.\.)?[\])]|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")  # or a list of them, or a shape
 CHANGED = re.compile(r"code outside the blocks was changed|the rulers around .* are gone|was changed; the one of the")
 TRIPPED = re.compile(
@@ -52,6 +53,7 @@ class Row:
     Attributes:
         number: place in the class, counted from 0.
         student: as of `Entry`, and so are `name`, `late`, `attempt`, `error` and `members`.
+        unfinished: whether there is no result though something was handed in; `error` says why.
         notes: sentences on what was handed in.
         score: points; None where nothing was graded.
         cells: by the id of a question.
@@ -63,6 +65,7 @@ class Row:
     late: bool
     attempt: int
     error: str
+    unfinished: bool
     members: tuple[str, ...]
     notes: tuple[str, ...]
     score: float | None
@@ -132,7 +135,7 @@ class ClassSummary:
         max_score: what can be earned.
         titles, worth, optional: of questions, by id, in order: titles, points, and whether they are a bonus.
         seed, device: of the last result.
-        signs: what to look at: by status what is grave, and under "sandbox" and "outside" the other two.
+        signs: what to look at: by status what is grave, and under UNFINISHED, "sandbox" and "outside" the others.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -146,8 +149,8 @@ class ClassSummary:
     _reasons: dict[tuple[str, str], Reason] = field(default_factory=dict)
     _texts: dict[str, str] = field(default_factory=dict)
 
-    def add(self, entry: Entry, result: Result | None) -> Row:
-        """Take in one student; `result` is None where nothing was graded."""
+    def add(self, entry: Entry, result: Result | None, unfinished: bool = False) -> Row:
+        """Take in one student; `result` is None where nothing was graded, or could not be to its end."""
         number = len(self.rows)
         cells = {}
         for question in result.questions if result else ():
@@ -159,10 +162,13 @@ class ClassSummary:
             self.max_score, self.seed, self.device = max(self.max_score, result.max_score), result.seed, result.device
         notes = tuple(self._once(note) for note in (result.notes if result else entry.notes))
         row = Row(
-            number, entry.student, entry.name, entry.late, entry.attempt, entry.error, tuple(entry.members), notes,
+            number, entry.student, entry.name, entry.late, entry.attempt, entry.error, unfinished,
+            tuple(entry.members), notes,
             result.score if result else None, cells,
         )  # fmt: skip
         self.rows.append(row)
+        if unfinished:
+            self._sign(UNFINISHED, number, "", entry.error)
         for note in notes:
             if CHANGED.search(note):
                 self._sign("outside", number, "", note)

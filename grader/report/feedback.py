@@ -44,6 +44,11 @@ def as_markdown(result: Result) -> str:
     return "\n".join([*lines, *(["\n## Notes\n", *notes] if notes else [])]) + "\n"
 
 
+def message_as_markdown(*sentences: str) -> str:
+    """What a student reads in place of a result, as Markdown, which has no effect in it."""
+    return "\n".join(map(fenced, sentences)) + "\n"
+
+
 def _headline(question: QuestionResult) -> str:
     """A question, its points and its status."""
     return f"{question.id} {question.title}: {question.points}, {question.status.replace('_', ' ')}"

@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from grader.batch.entry import Grade
-
+from .entry import Grade
 from .result import number, write_whole
 
 COLUMNS = ("student", "name", "score", "max_score", "late", "attempt", "error", "notes")

@@ -75,6 +75,11 @@ def render(result: Result) -> str:
     )
 
 
+def render_message(*sentences: str) -> str:
+    """A page that has only sentences to say, in place of a result."""
+    return environment().get_template("message.html").render(sentences=sentences)
+
+
 def write(result: Result, path: Path) -> None:
     """Write the page. Raises OSError."""
     write_whole(path, render(result))

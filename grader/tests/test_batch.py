@@ -20,12 +20,13 @@ import pytest
 from grader.assignment import REPOSITORY
 from grader.bank import load_bank
 from grader.batch import command as batch_command
-from grader.batch import run as batch
-from grader.batch.entry import Entry
-from grader.batch.run import Settings, carry_out, key_of, plan, shard
+from grader.batch import work
+from grader.batch.run import carry_out, plan, shard
 from grader.batch.store import Store, StoreError
+from grader.batch.work import Settings, key_of
 from grader.engine.isolation import WeakIsolationError
 from grader.engine.launcher import ZygoteLauncher
+from grader.report.entry import Entry
 from grader.submission import Submission
 
 from .conftest import filled
@@ -96,7 +97,7 @@ def test_the_key_is_what_decides_about_a_result(entries: list[Entry], monkeypatc
             ]
         ),
     ]
-    monkeypatch.setattr(batch, "grader_digest", lambda: "another rubric")
+    monkeypatch.setattr(work, "grader_digest", lambda: "another rubric")
     others.append(key_of(files, SETTINGS))
     monkeypatch.undo()
     assert len({key_of(dict(reversed(files.items())), SETTINGS), key_of(files, SETTINGS)}) == 1
@@ -140,9 +141,10 @@ KILLED = """
 import sys
 from contextlib import closing
 from pathlib import Path
-from grader.batch.entry import Entry
-from grader.batch.run import Settings, carry_out, plan
+from grader.report.entry import Entry
+from grader.batch.run import carry_out, plan
 from grader.batch.store import Store
+from grader.batch.work import Settings
 if __name__ == "__main__":
     files = {path.name: path.read_bytes() for path in Path("handout").glob("*.py")}
     entries = [Entry(f"s{n}", "", files=files | {"own.py": f"number = {n}".encode()}) for n in range(30)]

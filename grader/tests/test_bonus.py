@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from grader.batch.entry import Entry
 from grader.report.class_page import write
 from grader.report.class_summary import ClassSummary
 from grader.report.console import print_result
+from grader.report.entry import Entry
 from grader.report.feedback import as_markdown, as_text
 from grader.report.gradescope import to_gradescope
 from grader.report.html import render

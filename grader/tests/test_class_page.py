@@ -17,16 +17,17 @@ from rich.console import Console
 
 from grader import grading
 from grader.batch import run as batch
-from grader.batch.command import write_class
-from grader.batch.entry import Entry
+from grader.batch import work
 from grader.batch.live import live
-from grader.batch.run import Settings, key_of
-from grader.batch.similarity import BlockSimilarity, Group, Pair, Side, Similarity
+from grader.batch.returns import write_class
 from grader.batch.store import PICTURES, Store
+from grader.batch.work import Settings, key_of
 from grader.checks.draw import Exhibits
 from grader.engine.text import printable
 from grader.report.class_page import Gallery, bars, pieces, size, write
 from grader.report.class_summary import ClassSummary, histogram, point_biserial, quartiles, reason_of, tripping
+from grader.report.entry import Entry
+from grader.report.likeness import BlockSimilarity, Group, Pair, Side, Similarity
 from grader.report.pictures import address, exhibits_of, strips
 from grader.report.regrade import Before, Changes
 from grader.report.result import CheckResult, QuestionResult, Result
@@ -260,35 +261,37 @@ def test_exhibits_come_back_from_strips() -> None:
 
 def test_pictures_are_kept_beside_a_result(store: Store, tmp_path: Path) -> None:
     kept = strips(exhibits())
-    store.save("a", {"score": 1, PICTURES: kept})
-    store.save("b", {"score": 2})
-    assert (store.result("a"), store.pictures("a"), store.pictures("b")) == ({"score": 1}, kept, [])
+    result = result_of({"2.1a": "passed"}).as_fields()
+    store.save("a", result | {PICTURES: kept})
+    store.save("b", result)
+    assert (store.result("a"), store.pictures("a"), store.pictures("b")) == (result, kept, [])
     with closing(Store(tmp_path / "other.sqlite")) as other:
-        other.save("b", {"score": 3, PICTURES: kept})
+        other.save("b", result | {"seed": 3, PICTURES: kept})
         assert (other.merge(store.path), other.merge(store.path)) == (1, 0)
-        assert (other.pictures("a"), other.pictures("b"), other.result("b")) == (kept, kept, {"score": 3})
+        assert (other.pictures("a"), other.pictures("b"), other.result("b")) == (kept, kept, result | {"seed": 3})
     store.save("a", {"score": 1, PICTURES: kept[:1]})
     assert store.pictures("a") == kept[:1]
     store.forget(["a"])
     assert (store.result("a"), store.pictures("a")) == (None, [])
 
 
-def test_a_result_with_pictures_is_shown_while_a_class_is_graded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_with_pictures_is_shown_while_a_class_is_graded(store: Store) -> None:
     graded = result_of({"2.1a": "passed"}).as_fields() | {PICTURES: strips(exhibits())}
-    monkeypatch.setattr(batch, "grade_contents", lambda *_: [("k", graded)])
     screen = io.StringIO()
     with live(1, {"s1": "k"}, Console(file=screen)) as tell:
-        batch.carry_out(batch.Plan({"s1": "k"}, {"k": {}}), Settings(seed=0), store, 1, tell)
+        batch.carry_out(
+            batch.Plan({"s1": "k"}, {"k": {}}), Settings(seed=0), store, 1, tell, lambda *_: iter([("k", graded)])
+        )
     assert "passed 1" in screen.getvalue()
     assert store.pictures("k") == graded[PICTURES]
 
 
 def test_pictures_travel_with_a_result(monkeypatch: pytest.MonkeyPatch, solution: Submission) -> None:
-    monkeypatch.setattr(batch, "_launcher", object())
+    monkeypatch.setattr(work, "_launcher", object())
     for shown, travels in ((exhibits(), strips(exhibits())), ({}, None)):
         result = result_of({"2.4c": "passed"}, exhibits=shown)
         monkeypatch.setattr(grading, "grade", lambda *_, result=result, **__: result)
-        fields = batch.grade_files(solution.sources, Settings(seed=0))
+        fields = work.grade_files(solution.sources, Settings(seed=0))
         assert fields.pop(PICTURES, None) == travels
         assert fields == result.as_fields()
 

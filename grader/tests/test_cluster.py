@@ -22,7 +22,7 @@ from distributed import Client, Security
 from grader.assignment import REPOSITORY
 from grader.bank import load_bank
 from grader.batch import cluster as on_dask
-from grader.batch import run
+from grader.batch import work
 from grader.batch.cluster import (
     Cluster,
     ClusterError,
@@ -34,9 +34,10 @@ from grader.batch.cluster import (
     own_terms,
 )
 from grader.batch.command import Scheduler, cluster_of
-from grader.batch.entry import Entry
-from grader.batch.run import GradingError, Settings, carry_out, key_of, plan
+from grader.batch.run import carry_out, plan
 from grader.batch.store import Store
+from grader.batch.work import GradingError, Settings, key_of
+from grader.report.entry import Entry
 from grader.submission import Submission
 
 from .conftest import filled
@@ -249,21 +250,21 @@ def test_what_starts_sandboxes_outlives_the_thread_that_asked(
 ) -> None:
     """A zygote dies with the thread that started it, and Dask says nothing of how long its threads live."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(run, "_launcher", None)
-    results: list[dict[str, Any]] = []
+    monkeypatch.setattr(work, "_launcher", None)
+    results: list[Any] = []
     zygotes = []
     try:
         for _ in range(2):
-            arguments = (entries[0].files, SETTINGS, own_terms(False))
+            arguments = (entries[0].files, SETTINGS, own_terms(False), None)
             asking = threading.Thread(target=lambda given: results.append(grade_as_agreed(*given)), args=(arguments,))
             asking.start()
             asking.join()
-            zygotes.append(run._launcher._process.pid)
+            zygotes.append(work._launcher._process.pid)
     finally:
-        run._launcher.close()
+        work._launcher.close()
         on_dask._describe.cache_clear()
     assert zygotes[0] == zygotes[1]
-    assert [json.dumps(without_times(result)) for result in results] == [
+    assert [json.dumps(without_times(result)) for result, _ in results] == [
         graded_here[key_of(entries[0].files, SETTINGS)]
     ] * 2
 

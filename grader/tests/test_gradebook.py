@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from grader.batch.entry import Entry, Grade
+from grader.report.entry import Entry, Grade
 from grader.report.gradebook import (
     GradebookError,
     as_html,

@@ -22,8 +22,8 @@ import pytest
 
 from grader.assignment import student_files
 from grader.batch.archives import decoded, normalised
-from grader.batch.entry import Entry
 from grader.batch.intake import Intake, IntakeError, file_names, intake
+from grader.report.entry import Entry
 from grader.submission import MAX_FILES, from_files, read
 
 CODE = {name: f"# {name}\n".encode() for name in student_files()}

@@ -20,6 +20,7 @@ class Entry:
         notes: sentences about what a reader of the grade should know: older attempts, files left out.
         error: why nothing can be graded, as a sentence; "" where something can.
         members: names of the others, where a group handed in together.
+        trouble: a traceback for those who grade, where reading it failed in a way that nobody expected.
     """
 
     student: str
@@ -31,6 +32,7 @@ class Entry:
     notes: list[str] = field(default_factory=list)
     error: str = ""
     members: list[str] = field(default_factory=list)
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
