@@ -203,10 +203,8 @@ def test_elbo_by_hand(student: Student, draw: Draw) -> None:
     ]
     cases = []
     for n, posterior in enumerate([standard, standard, *drawn]):  # with the first two, the KL divergence is 0
-        images = {
-            "x": torch.full((1, 1, 1, 1), 1.0 - n % 2),
-            "x_reconst": draw.multiples(0.125, 0.125, 0.875, 1, 1, 1, 1),
-        }
+        x_reconst = draw.multiples(0.125, 0.125, 0.875, 1, 1, 1, 1)
+        images = {"x": torch.full((1, 1, 1, 1), 1.0 - n % 2), "x_reconst": x_reconst}
         named = {"posterior": posterior, "prior": standard}.items()
         cases.append(images | {f"{of}_{part}": x for of, parts in named for part, x in parts.items()})
     expect_bounds(student, cases)

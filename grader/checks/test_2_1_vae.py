@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,14 +29,11 @@ KL, STANDARD_DEVIATION = form("KL"), form("STANDARD_DEVIATION")
 @question("2.1a")
 def test_kl_one_variable(student: Student, draw: Draw) -> None:
     """A single latent variable, at values that can be checked by hand."""
-    ranges = ((1, 0.2, 0.05, 0.2), (4, 2.5, 0.2, 1.5)), ((3, 2.5, -1.5, -0.2),)
-    for some in ranges:  # a logarithm of a negative logvar hides what else is wrong
-        mus = torch.cat([draw.multiples(0.05, -far, far, count) for count, far, _, _ in some])
-        logvars = torch.cat([draw.multiples(0.05, low, high, count) for count, _, low, high in some])
-        cases = [
-            {"mu": mu.reshape(1, 1, 1, 1), "logvar": logvar.reshape(1, 1, 1, 1)}
-            for mu, logvar in zip(mus, logvars, strict=True)
-        ]
+    near, wide, narrow = (1, 0.2, 0.05, 0.2), (4, 2.5, 0.2, 1.5), (3, 2.5, -1.5, -0.2)
+    for some in ((near, wide), (narrow,)):  # apart: a logarithm of a negative logvar hides what else is wrong
+        mu = torch.cat([draw.multiples(0.05, -far, far, count, 1, 1, 1, 1) for count, far, _, _ in some])
+        logvar = torch.cat([draw.multiples(0.05, low, high, count, 1, 1, 1, 1) for count, _, low, high in some])
+        cases = [{"mu": one, "logvar": other} for one, other in zip(mu, logvar, strict=True)]
         expect_each(student.loss.KLDivergenceLoss(), KL, cases, "the loss")
 
 
