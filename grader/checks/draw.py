@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from .margins import Ledger
 
 SHOWN_IMAGES = 40
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,22 @@ class Draw:
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers in [0, high), int64."""
         return torch.randint(high, shape, generator=self._generator)
+
+    def multiples(self, step: float, low: float, high: float, *shape: int) -> Tensor:
+        """Uniform multiples of a step between two others, in float32: few digits, to be checked by hand."""
+        return step * (round(low / step) + self.integers(round((high - low) / step) + 1, *shape))
+
+    def number(self, low: float, high: float) -> float:
+        """A uniform number that ends after three decimals, the same on every processor."""
+        return round(float(self.uniform(low, high, 1)), 3)
+
+    def integer(self, low: int, high: int) -> int:
+        """An integer in [low, high]."""
+        return low + int(self.integers(high - low + 1, 1))
+
+    def shuffled(self, values: Sequence[Value]) -> list[Value]:
+        """Values in random order."""
+        return [values[n] for n in self.permutation(len(values)).tolist()]
 
     def permutation(self, count: int) -> Tensor:
         """The integers in [0, count) in random order, int64."""

@@ -46,6 +46,7 @@ Inputs = dict[str, Tensor]
 DIFFERENTIATED = ("x_reconst", "posterior_mean", "posterior_stddev")
 AGREES = 1e-3  # nats an image that pixels may cost which are reconstructed exactly: a clamp at 1e-5 costs 2e-4
 PIXEL = (2, 1, 1, 1)  # images of a single pixel
+IMAGES = (3, 1, 5, 4)  # the cost of a clamp adds up over 20 pixels
 DISAGREES = -10.0  # nats that a pixel costs at least whose value is held to be impossible: ln 1e-5 is -11.5
 INSIDE_LOGARITHM = "x holds pixels that are 0 or 1: log(x) and log(1 - x) are infinite there. Should it be x_reconst?"
 KEPT_AWAY = "x_reconst is kept {:.2g} away from 0 and 1; 1e-5 at most is allowed."
@@ -196,16 +197,16 @@ def explain_weights(judged: Sequence[tuple[Any, Expected]]) -> str:
 @question("1.2")
 def test_elbo_by_hand(student: Student, draw: Draw) -> None:
     """One pixel and one latent variable, at values that can be checked by hand."""
-    names = ("x", "x_reconst", "posterior_mean", "posterior_stddev", "prior_mean", "prior_stddev")
-    values = [
-        (1.0, 0.5, 0.0, 1.0, 0.0, 1.0),
-        (0.0, 0.25, 0.0, 1.0, 0.0, 1.0),
-        (1.0, 0.25, 1.0, 1.0, 0.0, 1.0),
-        (0.0, 0.75, 0.0, 2.0, 0.0, 1.0),
-        (1.0, 0.875, -0.5, 0.25, 0.0, 1.0),
+    standard = {"mean": torch.zeros(1, 1), "stddev": torch.ones(1, 1)}
+    drawn = [
+        {"mean": draw.multiples(0.125, -2, 2, 1, 1), "stddev": draw.multiples(0.125, 0.25, 2, 1, 1)} for _ in range(3)
     ]
-    shapes = [(1, 1, 1, 1)] * 2 + [(1, 1)] * 4  # of images, and of means and standard deviations
-    cases = [{n: torch.full(shape, v) for n, shape, v in zip(names, shapes, row, strict=True)} for row in values]
+    cases = []
+    for n, posterior in enumerate([standard, standard, *drawn]):  # with the first two, the KL divergence is 0
+        x_reconst = draw.multiples(0.125, 0.125, 0.875, 1, 1, 1, 1)
+        images = {"x": torch.full((1, 1, 1, 1), 1.0 - n % 2), "x_reconst": x_reconst}
+        named = {"posterior": posterior, "prior": standard}.items()
+        cases.append(images | {f"{of}_{part}": x for of, parts in named for part, x in parts.items()})
     expect_bounds(student, cases)
 
 
@@ -285,7 +286,7 @@ def test_elbo_gradient(student: Student, draw: Draw) -> None:
 @question("1.2")
 def test_elbo_exact_pixels(student: Student, draw: Draw) -> None:
     """Reconstructions of exactly 0 and 1: right ones cost nothing, wrong ones very much, and none gives inf or nan."""
-    same = torch.tensor([0.0, 1.0, 1.0, 0.0]).repeat(3, 1, 5, 1)  # the cost of a clamp adds up over 20 pixels
+    same = draw.integers(2, *IMAGES).float()
     value = exact_bound(student, same, same)
     if not draw.within("nats where x_reconst is x", abs(value) / AGREES):
         raise wrong(
@@ -301,6 +302,16 @@ def test_elbo_exact_pixels(student: Student, draw: Draw) -> None:
                 "which is too high for what x_reconst says is impossible.",
                 "The sign is flipped." if value > 0 else explain_cost(student),
             )
+    expect_rise(student, draw)
+
+
+def expect_rise(student: Student, draw: Draw) -> None:
+    """Expect a bound that rises, at every grey pixel, where x_reconst comes nearer to x."""
+    x = draw.uniform(0.1, 0.9, *IMAGES)
+    x_reconst = torch.where(draw.integers(2, *IMAGES).bool(), x + 0.05, x - 0.05)
+    gradient = call_with_pixels(student, x, x_reconst).gradients["x_reconst"]
+    if gradient is None or not torch.equal(gradient.sign(), (x - x_reconst).sign()):
+        raise wrong("Where x_reconst comes nearer to x, at pixels that are grey, the bound does not rise.")
 
 
 def call_with_pixels(student: Student, x: Tensor, x_reconst: Tensor) -> Observation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +17,8 @@ from .margins import within
 from .mlp import DIGITS, SMALL
 from .runner import question
 
-# rows, bound, and the shape (C, H, W) of an image: rows differ from every axis, and no two axes are alike. The largest
-# map is more than any usual chunk of images, and a multiple of none.
-MAPS = [(5, 1.5, (3, 4, 2)), (4, 12.0, (1, 2, 3)), (23, 4.0, (1, 3, 2))]
 MAX_IMAGES = 1000
 PRIME, STRIDE = 1031, 637  # the nth image is called n * STRIDE modulo PRIME: names of the first few are far apart
-LOW, HIGH = -2.0, 3.0  # pixels are in between: no picture may be cut off at 0 and 1
 PLOT = "Lay it out like a plot: z_1 grows from left to right, and z_2 from bottom to top."
 GRID = "Every value of z_1 must go with every value of z_2 once."
 RANDOM = "Two calls show different points: they are drawn at random. Take evenly spaced ones from -bound to bound."
@@ -30,21 +27,53 @@ FLIPPED = "Put the images together as they are: to turn z_2 around, flip its val
 Z_SHAPE = "decode takes z of the shape (B, 2), a float32 row of z_1 and z_2 for every image."
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a picture is asked for with.
+
+    Attributes:
+        rows: images along each side.
+        bound: the largest value of a latent variable.
+        shape: (C, H, W) of an image; rows differ from every axis, and no two axes are alike.
+        low, high: pixels are in between: no picture may be cut off at 0 and 1.
+    """
+
+    rows: int
+    bound: float
+    shape: tuple[int, int, int]
+    low: float
+    high: float
+
+
+def draw_task(draw: Draw, rows: Sequence[int], bound: tuple[float, float], channels: int) -> Task:
+    """A task of one of some numbers of rows, a bound in a range, and images of 2 to 5 pixels along an axis."""
+    count = draw.shuffled(rows)[0]
+    height, width = draw.shuffled([size for size in (2, 3, 4, 5) if size not in (channels, count)])[:2]
+    low, high = draw.number(-2.5, -1.5), draw.number(2.5, 3.5)
+    return Task(count, draw.number(*bound), (channels, height, width), low, high)
+
+
+def draw_tasks(draw: Draw) -> list[Task]:
+    """Three tasks; the largest map is more than any usual chunk of images, and a multiple of none."""
+    some = draw_task(draw, (5, 6), (1.2, 1.8), 3), draw_task(draw, (5, 7), (9.0, 14.0), 1)
+    return [*some, draw_task(draw, (17, 19, 23), (3.2, 4.8), 1)]
+
+
 @dataclass
 class Decoder:
     """Decodes z into images that name it: every pixel tells which z it belongs to, and where in the image it is.
 
-    A pixel is name + place, brought from (0, PRIME) to (LOW, HIGH): every z has a name from 1 to PRIME - 1, and places
+    A pixel is name + place, brought from (0, PRIME) to (low, high): every z has a name from 1 to PRIME - 1, and places
     in (0, 1) differ for every channel, row and column.
     """
 
-    shape: tuple[int, int, int]
+    task: Task
     z: list[Tensor] = field(default_factory=list)
 
     def places(self) -> Tensor:
         """Places (C, H, W) of the pixels of an image."""
-        count = torch.Size(self.shape).numel()
-        return ((torch.arange(count, dtype=torch.float64) + 0.5) / count).reshape(self.shape)
+        count = torch.Size(self.task.shape).numel()
+        return ((torch.arange(count, dtype=torch.float64) + 0.5) / count).reshape(self.task.shape)
 
     def decode(self, z: object) -> Tensor:
         """z (B, 2) -> images (B, C, H, W). Raises Failure where z is none."""
@@ -59,7 +88,15 @@ class Decoder:
             raise wrong(f"Your code decodes {MAX_IMAGES} images or more, for a picture of far fewer.")
         self.z += points.unbind()
         names = (torch.arange(first, first + batch) * STRIDE % PRIME).reshape(-1, 1, 1, 1)
-        return (LOW + (names + self.places()) * (HIGH - LOW) / PRIME).float()
+        return self.pixels(names + self.places()).float()
+
+    def pixels(self, named: Tensor) -> Tensor:
+        """Pixels of names and places."""
+        return self.task.low + named * (self.task.high - self.task.low) / PRIME
+
+    def named(self, pixels: Tensor) -> Tensor:
+        """Names and places of pixels."""
+        return (pixels - self.task.low) * PRIME / (self.task.high - self.task.low)
 
     def numbers(self, names: Tensor) -> Tensor:
         """Which of its z, counted from 1, have these names; 0 or more than there are where none has."""
@@ -81,11 +118,11 @@ class Map:
     right_places: Tensor
 
 
-def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, int]) -> Map:
+def draw_map(student: Student, task: Task) -> Map:
     """Ask for a picture and take it apart. Raises Failure if it is not made of images of `decode`."""
-    decoder = Decoder(shape)
+    decoder, rows, shape = Decoder(task), task.rows, task.shape
     try:
-        picture = student.visualize.latent_grid(decoder.decode, rows, bound)
+        picture = student.visualize.latent_grid(decoder.decode, rows, task.bound)
     except Failure as failure:
         given = f"It was called with rows = {rows} and a decode that returns B images of shape {shape}."
         hint = failure.hint or (given if failure.status == "error" else "")
@@ -103,7 +140,7 @@ def draw_map(student: Student, rows: int, bound: float, shape: tuple[int, int, i
             f"In the picture there is a place without an image: row {row} from the top, column {column}.",
             f"It must hold {rows} x {rows} images; {int(empty.sum())} of these places are black.",
         )
-    tiles = (tiles - LOW) * PRIME / (HIGH - LOW)
+    tiles = decoder.named(tiles)
     names = tiles.floor()
     steps = (tiles - names) * torch.Size(shape).numel() - 0.5
     named = within("places of pixels", float((steps - steps.round()).abs().max()) / 0.1)
@@ -125,7 +162,7 @@ def explain_pixels(picture: Tensor, decoder: Decoder) -> str:
     """What was done to the pixels."""
     low, high = float(picture.min()), float(picture.max())
     names = torch.arange(1, len(decoder.z) + 1) * STRIDE % PRIME
-    dark, bright = (LOW + float(name) * (HIGH - LOW) / PRIME for name in (names.min(), names.max() + 1))
+    dark, bright = decoder.pixels(torch.stack([names.min(), names.max() + 1])).tolist()
     range_of = f"They are from {low:.3g} to {high:.3g}, and decode returned some from {dark:.3g} to {bright:.3g}"
     if (low, high) == (0.0, 1.0):
         return f"{range_of}: they are stretched to [0, 1], or cut off or rounded to it. {AS_THEY_ARE}"
@@ -182,9 +219,9 @@ def directions(points: Tensor) -> list[str]:
 @question("1.5")
 def test_latent_grid_orientation(student: Student, draw: Draw) -> None:
     """z_1 grows from left to right and z_2 from bottom to top, and every image is upright."""
-    for rows, bound, shape in MAPS:
-        drawn = draw_map(student, rows, bound, shape)
-        expect_directions(student, drawn)
+    for task in draw_tasks(draw):
+        drawn = draw_map(student, task)
+        expect_directions(student, drawn, task)
         right = drawn.right_places
         views = {"right": right, "upside down": right.flip(1), "mirrored": right.flip(2), "turned": right.flip(1, 2)}
         fits = [
@@ -195,17 +232,17 @@ def test_latent_grid_orientation(student: Student, draw: Draw) -> None:
             raise wrong(f"The images in the picture are {how}.", FLIPPED if how == "upside down" else AS_THEY_ARE)
 
 
-def expect_directions(student: Student, drawn: Map) -> None:
+def expect_directions(student: Student, drawn: Map, task: Task) -> None:
     """Expect that z_1 grows from left to right, and z_2 from bottom to top."""
     found = directions(drawn.points)
     if found != ["from left to right", "from bottom to top"]:
         seen = [f"z_{n} grows {way}" if way else f"z_{n} grows in no direction" for n, way in enumerate(found, 1)]
-        raise wrong(f"In the picture {' and '.join(seen)}.", explain_directions(student, found))
+        raise wrong(f"In the picture {' and '.join(seen)}.", explain_directions(student, found, task))
 
 
-def explain_directions(student: Student, found: list[str]) -> str:
+def explain_directions(student: Student, found: list[str], task: Task) -> str:
     """What belongs where, of latent variables that grow in these directions."""
-    if is_random(student):
+    if is_random(student, task):
         return RANDOM
     across, down = found
     if across in ("from top to bottom", "from bottom to top") and down in ("from left to right", "from right to left"):
@@ -215,23 +252,22 @@ def explain_directions(student: Student, found: list[str]) -> str:
     return PLOT
 
 
-def is_random(student: Student) -> bool:
+def is_random(student: Student, task: Task) -> bool:
     """Whether two pictures show different points."""
-    rows, bound, shape = MAPS[0]
-    one, other = (draw_map(student, rows, bound, shape).points for _ in range(2))
+    one, other = (draw_map(student, task).points for _ in range(2))
     return not close(one, other)
 
 
 @question("1.5")
 def test_latent_grid_covers_the_square(student: Student, draw: Draw) -> None:
     """One image for each of rows x rows points, evenly spaced from -bound to bound with both ends."""
-    for rows, bound, shape in MAPS:
-        expect_square(student, draw_map(student, rows, bound, shape), rows, bound)
+    for task in draw_tasks(draw):
+        expect_square(student, draw_map(student, task), task)
 
 
-def expect_square(student: Student, drawn: Map, rows: int, bound: float) -> None:
+def expect_square(student: Student, drawn: Map, task: Task) -> None:
     """Expect that images show every point of the square once, wherever in the picture."""
-    points = drawn.points.reshape(-1, 2)
+    points, rows, bound = drawn.points.reshape(-1, 2), task.rows, task.bound
     given = f"With rows = {rows} and bound = {bound:g},"
     for axis, values in enumerate(points.unbind(1), 1):
         distinct = values.sort().values
@@ -239,7 +275,7 @@ def expect_square(student: Student, drawn: Map, rows: int, bound: float) -> None
         if len(distinct) != rows:
             raise wrong(
                 f"{given} z_{axis} takes {len(distinct)} values in the picture: {numbers(distinct)}.",
-                RANDOM if is_random(student) else GRID,
+                RANDOM if is_random(student, task) else GRID,
             )
         if not close(distinct, torch.linspace(-bound, bound, rows, dtype=torch.float64)):
             raise wrong(f"{given} z_{axis} takes the values {numbers(distinct)}.", explain_values(distinct, bound))

@@ -45,8 +45,12 @@ def draw_around_margins(draw: Draw, *shape: int) -> dict[str, Tensor]:
 @question("2.2a")
 def test_discriminator_single_logits(student: Student, draw: Draw) -> None:
     """One real and one fake logit, at values that can be checked by hand."""
-    values = [(0.0, 0.0), (-3.0, 1.0), (0.25, -3.0), (4.0, 2.5), (2.0, -2.0), (-0.5, -0.75)]
-    cases = [{"real": torch.full((1,) * 4, real), "fake": torch.full((1,) * 4, fake)} for real, fake in values]
+    low, inside, high = (-4.0, -1.25), (-0.875, 0.875), (1.25, 4.0)
+    ranges = [(inside, inside), (low, high), (inside, low), (high, high), (high, low), (inside, inside)]
+    cases = [
+        {"real": draw.multiples(0.125, *real, 1, 1, 1, 1), "fake": draw.multiples(0.125, *fake, 1, 1, 1, 1)}
+        for real, fake in ranges
+    ]
     expect_each(student.loss.GANLossD(), DISCRIMINATOR_HINGE, cases, "the loss")
 
 
@@ -104,7 +108,7 @@ def test_discriminator_stays_on_its_device(student: Student, draw: Draw) -> None
 @question("2.2b")
 def test_generator_single_logits(student: Student, draw: Draw) -> None:
     """One fake logit, at values that can be checked by hand."""
-    cases = [{"fake": torch.full((1,) * 4, fake)} for fake in (0.0, 1.0, -2.5, 4.0, 0.3)]
+    cases = [{"fake": fake.reshape(1, 1, 1, 1)} for fake in draw.multiples(0.125, -4, 4, 5)]
     expect_each(student.loss.GANLossG(), GENERATOR_HINGE, cases, "the loss")
 
 

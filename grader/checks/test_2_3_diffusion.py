@@ -154,7 +154,8 @@ def test_forward_stays_on_its_device(student: Student, draw: Draw) -> None:
 @question("2.3a")
 def test_given_schedules(student: Student, draw: Draw) -> None:
     """Given code: every schedule of GaussianDiffusion, computed in float64 and stored in float32."""
-    pairs = [(make(student, schedule), schedule.buffers()) for schedule in (DEFAULT, Schedule.rescaled(50))]
+    schedules = DEFAULT, Schedule.rescaled(draw.integer(40, 60))
+    pairs = [(make(student, schedule), schedule.buffers()) for schedule in schedules]
     values = fetch(*[getattr(diffusion, name) for diffusion, right in pairs for name in right])
     rights = [item for _, right in pairs for item in right.items()]
     for (name, expected), value in zip(rights, values, strict=True):
@@ -245,7 +246,7 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
                 raise wrong(f"The {name} that your sampler passes to denoise_fn is no tensor where the model is.")
         return moved(student, torch.zeros(shape))
 
-    run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), shape)  # which fails here if it does not run at all
+    expect_point(student, draw, schedule)
     diffusion = make(student, schedule)
     later(diffusion.to, ELSEWHERE)
     with on_another_device("the model", hint):
@@ -255,12 +256,18 @@ def test_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
 @question("2.3b")
 def test_sampler_takes_every_step_once(student: Student, draw: Draw) -> None:
     """denoise_fn is called once for each t, from T - 1 down to 0, with t of shape (B,)."""
-    for schedule, batch in [(Schedule(1e-3, 0.3, 5), 4), (Schedule(1e-3, 0.2, 11), 1)]:
-        _, seen = run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), (batch, 3, 4, 4))
+    for few, many, batch in [(4, 7, 4), (9, 15, 1)]:
+        schedule = Schedule(1e-3, 0.3, draw.integer(few, many))
+        _, seen = run_sampler(student, draw, GaussianData(schedule, 0.0, 1.0), draw_shape(draw, batch))
         expect_all_steps(seen.steps, schedule)
     denoise_fn, steps = counting_denoiser(student)
     make(student).sample(denoise_fn, (1, 1, 1, 2), torch.zeros(1, dtype=torch.int64))
     expect_all_steps(steps_in(student, steps), DEFAULT)
+
+
+def draw_shape(draw: Draw, batch: int) -> tuple[int, int, int, int]:
+    """The shape (B, C, H, W) of a batch of small images."""
+    return batch, draw.integer(2, 5), draw.integer(2, 9), draw.integer(2, 9)
 
 
 def expect_all_steps(steps: list[int], schedule: Schedule) -> None:
@@ -358,9 +365,11 @@ def test_sampler_starts_from_noise(student: Student, draw: Draw) -> None:
     """
     data = GaussianData(Schedule(1e-3, 0.4, 2), 0.0, 1.0)
     diffusion = make(student, data.schedule)
+    batch, channels = draw.shuffled([(96, 2), (64, 3), (48, 4), (32, 6), (24, 8)])[0]
+    height, width = draw.shuffled([(4, 64), (8, 32), (16, 16), (32, 8), (64, 4)])[0]
     starts = []
     for _ in range(2):
-        _, seen = run_sampler(student, draw, data, (64, 3, 16, 16), diffusion)
+        _, seen = run_sampler(student, draw, data, (batch, channels, height, width), diffusion)
         if not seen.x:
             raise wrong(NEVER_CALLED)
         starts.append(seen.x[0])
@@ -380,11 +389,11 @@ def test_sampler_draws_every_transition(student: Student, draw: Draw) -> None:
     False-failure rate: at most 8e-10, at 114,048 numbers.
     """
     schedule = Schedule(1e-3, 0.6, 12)
-    _, seen = run_sampler(student, draw, GaussianData(schedule, 0.5, 0.5), (24, 3, 12, 12))
+    _, seen = run_sampler(student, draw, GaussianData(schedule, draw.number(0.3, 0.7), 0.5), (24, 3, 12, 12))
     expect_transitions(seen, {"pixel": (3, 4), "channel": (2,), "image": (1,), "step": (0,)})
     diffusion = make(student, schedule)
     later(diffusion.eval)
-    _, seen = run_sampler(student, draw, GaussianData(schedule, 12.0, 0.5), (1, 4, 16, 16), diffusion)
+    _, seen = run_sampler(student, draw, GaussianData(schedule, draw.number(10, 14), 0.5), (1, 4, 16, 16), diffusion)
     expect_transitions(seen, {"channel": (2,), "step": (0,)}, " of a single image, in evaluation mode,")
 
 
@@ -531,7 +540,8 @@ def reverse_mean(data: GaussianData, x: Tensor, step: int) -> Tensor:
 @question("2.3b")
 def test_sampler_ends_without_noise(student: Student, draw: Draw) -> None:
     """The result is the mean of the step t = 0, with nothing added, clamped or left out."""
-    for data in (GaussianData(SHORT, 0.5, 0.5), GaussianData(SHORT, -12.0, 0.5)):
+    for low, high in ((0.3, 0.7), (-14.0, -10.0)):
+        data = GaussianData(SHORT, draw.number(low, high), 0.5)
         samples, seen = run_sampler(student, draw, data, (8, 3, 8, 8))
         if not seen.steps:
             raise wrong(NEVER_CALLED)
@@ -580,8 +590,13 @@ def _explain_added(added: Tensor, x: Tensor) -> str:
 @question("2.3b")
 def test_sampler_is_exact_on_a_point(student: Student, draw: Draw) -> None:
     """If all data are one point, sampling returns that point, whatever noise it draws."""
-    point = float(draw.uniform(1.5, 2.5, 1))
-    samples, _ = run_sampler(student, draw, GaussianData(SHORT, point, 0.0), (4, 3, 4, 4))
+    expect_point(student, draw, SHORT)
+
+
+def expect_point(student: Student, draw: Draw, schedule: Schedule) -> None:
+    """Expect samples of data at one point to be that point."""
+    point = draw.number(1.5, 2.5)
+    samples, _ = run_sampler(student, draw, GaussianData(schedule, point, 0.0), (4, 3, 4, 4))
     distance = float((samples - point).abs().max())
     if not draw.within("distance from the point", distance / 1e-3):
         raise wrong(f"With all data at {point:.4g}, a sample is {distance:.2g} away from it; it must be exact.")
@@ -593,7 +608,7 @@ def test_sampler_is_exact_on_gaussians(student: Student, draw: Draw) -> None:
 
     False-failure rate: at most 2e-10, at 12,288 numbers.
     """
-    data = GaussianData(SHORT, 0.5, 0.5)
+    data = GaussianData(SHORT, draw.number(-4, 4), draw.number(0.3, 1))
     samples, _ = run_sampler(student, draw, data, (64, 3, 8, 8))
     mean, variance = data.sampled_moments()
     count = samples.numel()

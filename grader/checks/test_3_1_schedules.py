@@ -94,7 +94,10 @@ def expect_betas(function: Remote, name: str, cases: Sequence[Arguments], left_o
 
 
 def expect_noise_at_the_end(function: Remote, lengths: Sequence[int]) -> None:
-    """Expect schedules of some lengths whose betas are in (0, LARGEST_BETA] and never fall, and leave no signal."""
+    """Expect schedules of some lengths whose betas are in (0, LARGEST_BETA] and rise, and leave no signal.
+
+    Those that are cut off at the end do not rise there.
+    """
     results = call_each(function, [{"num_timesteps": length} for length in lengths])
     for value, length in zip(results, lengths, strict=True):
         betas, where = betas_in_float64(value, length), f"With num_timesteps = {length}"
@@ -104,6 +107,8 @@ def expect_noise_at_the_end(function: Remote, lengths: Sequence[int]) -> None:
             raise wrong(f"{where}, a beta is {float(betas.max()):.6g}; none may be above {LARGEST_BETA}.")
         if bool((betas.diff() < -CLIP_DIGITS * betas[1:]).any()):
             raise wrong(f"{where}, the betas are {numbers(betas)} and fall somewhere; no beta is below the one before.")
+        if length > 1 and not float(betas[0]) < float(betas[-1]):
+            raise wrong(f"{where}, all betas are {float(betas[0]):.4g}; the last is above the first.")
         signal = float(torch.log1p(-betas).sum().exp())
         if signal > MOST_SIGNAL * (1 + CLIP_DIGITS):
             raise wrong(
@@ -112,19 +117,25 @@ def expect_noise_at_the_end(function: Remote, lengths: Sequence[int]) -> None:
             )
 
 
+def draw_lengths(draw: Draw) -> list[int]:
+    """Numbers of steps, from tens to thousands."""
+    return [draw.integer(least, 2 * least) for least in (25, 50, 250, 700, 2000)]
+
+
 # ---------------------------------------------------------------- 3.1a
 
 
 @question("3.1a")
 def test_linear_betas_of_1000_steps(student: Student, draw: Draw) -> None:
-    """1000 steps: the schedule of the paper, in float64."""
-    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": 1000}])
+    """1000 steps: the schedule of the paper, in float64; and nearly as many."""
+    lengths = [1000, draw.integer(900, 999), draw.integer(1001, 1100)]
+    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
 
 
 @question("3.1a")
 def test_linear_betas_of_any_length(student: Student, draw: Draw) -> None:
     """Other numbers of steps, few and many; none of the betas is above 0.999."""
-    drawn = [30 + int(draw.integers(370, 1)), 1100 + int(draw.integers(300, 1))]
+    drawn = [draw.integer(30, 399), draw.integer(1100, 1399)]
     lengths = [2, 3, 10, 19, *drawn]
     expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
 
@@ -132,7 +143,7 @@ def test_linear_betas_of_any_length(student: Student, draw: Draw) -> None:
 @question("3.1a")
 def test_linear_betas_end_in_noise(student: Student, draw: Draw) -> None:
     """However many steps there are, betas rise within (0, 0.999], and all but noise is left at the end."""
-    expect_noise_at_the_end(student.enhanced.linear_betas, [2, 3, 5, 20, 21, 50, 100, 500, 1000, 4000])
+    expect_noise_at_the_end(student.enhanced.linear_betas, [2, 3, 5, 20, 21, *draw_lengths(draw)])
 
 
 # ---------------------------------------------------------------- 3.1b
@@ -141,7 +152,7 @@ def test_linear_betas_end_in_noise(student: Student, draw: Draw) -> None:
 @question("3.1b")
 def test_cosine_betas_of_any_length(student: Student, draw: Draw) -> None:
     """The offset of the paper, and one step, some steps or 1000: the betas, in float64."""
-    lengths = [1, 2, 5, 30 + int(draw.integers(100, 1)), 1000]
+    lengths = [1, 2, 5, draw.integer(30, 129), 1000]
     expect_betas(student.enhanced.cosine_betas, "COSINE_BETAS", [{"num_timesteps": n} for n in lengths], USUAL_OFFSET)
 
 
@@ -149,7 +160,7 @@ def test_cosine_betas_of_any_length(student: Student, draw: Draw) -> None:
 def test_cosine_betas_of_other_offsets(student: Student, draw: Draw) -> None:
     """Other offsets, small ones and large ones."""
     offsets = [0.0, 0.008, *draw.uniform(0.02, 0.1, 1).tolist(), *draw.uniform(0.2, 0.8, 1).tolist()]
-    lengths = [4, 200, 7, 40 + int(draw.integers(100, 1))]
+    lengths = [4, 200, 7, draw.integer(40, 139)]
     cases: list[Arguments] = [{"num_timesteps": n, "offset": s} for n, s in zip(lengths, offsets, strict=True)]
     expect_betas(student.enhanced.cosine_betas, "COSINE_BETAS", cases)
 
@@ -157,4 +168,4 @@ def test_cosine_betas_of_other_offsets(student: Student, draw: Draw) -> None:
 @question("3.1b")
 def test_cosine_betas_end_in_noise(student: Student, draw: Draw) -> None:
     """However many steps there are, betas rise within (0, 0.999], and all but noise is left at the end."""
-    expect_noise_at_the_end(student.enhanced.cosine_betas, [1, 2, 3, 10, 50, 250, 1000, 4000])
+    expect_noise_at_the_end(student.enhanced.cosine_betas, [1, 2, 3, 10, *draw_lengths(draw)])

@@ -15,6 +15,7 @@ from grader.oracle.answers import form
 
 from .draw import Draw
 from .expect import close, expect_all, tensor, wrong
+from .margins import ATOL
 from .runner import question
 
 RUNNING_AVERAGE = form("RUNNING_AVERAGE")
@@ -346,6 +347,9 @@ def test_average_moves_in_place(student: Student, draw: Draw) -> None:
     expect_untouched(network, case)
     if not differing(case.average, average):
         raise wrong("The average, whose parameters require no gradients, does not move.")
+    before, after, target = (LAYERS.vector(state).double() for state in (case.average, average, network))
+    if float(((after - before) * (target - after)).min()) < -ATOL:
+        raise wrong("The average does not move towards the network: a parameter is not between the two.")
     expect_held(held, average)
     expect_flags(pair)
     expect_apart(pair, average, other, "weight", "bias")

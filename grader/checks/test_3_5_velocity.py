@@ -189,8 +189,8 @@ def draw_errors(draw: Draw, schedule: Schedule, t: Tensor) -> list[Tensor]:
 @question("3.5c")
 def test_weights_make_one_loss(student: Student, draw: Draw) -> None:
     """A noise and a velocity that mean the same x_0 have the same weighted error; t stays, and all is on its device."""
-    schedule, gamma = SCHEDULES[2], 3.0
-    t = torch.tensor(ends(schedule))
+    schedule, gamma = SCHEDULES[2], draw.number(2, 5)
+    t = draw.permutation(schedule.num_timesteps)[:3]
     function, weights = make(student, schedule).min_snr_weight, []
     for prediction in ("noise", "velocity"):
         inputs = {"t": t, "gamma": gamma, "prediction": prediction}
@@ -198,6 +198,8 @@ def test_weights_make_one_loss(student: Student, draw: Draw) -> None:
         expect_unchanged(observed, {"t": t})
         weights.append(tensor(observed.value, (len(t),), f"The weight of an error of the {prediction}"))
         expect_one_device(student, function, *inputs.values())
+    if not all(bool((weight > 0).all()) for weight in weights):
+        raise wrong("A weight is not above 0.")
     one, other = (weight * error for weight, error in zip(weights, draw_errors(draw, schedule, t), strict=True))
     if not close(one, other):
         raise wrong(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.engine.student import Built, Observation, Student, call_each, observe
+from grader.engine.student import Built, Failure, Observation, Student, call_each, observe
 from grader.oracle.answers import Form, form
 from grader.oracle.gaussian_flow import GaussianFlow
 
@@ -274,7 +274,8 @@ def test_flow_sampler_times(student: Student, draw: Draw) -> None:
 
     Of 150 steps too, where a limit on their number shows.
     """
-    cases = [(150, False), (120, True), (1, False), (2, False), (1, True), (2, True), (5, False), (5, True)]
+    many = [(draw.integer(120, 150), heun) for heun in (False, True)]
+    cases = [*many, *((steps, heun) for steps in (1, 2, draw.integer(4, 9)) for heun in (False, True))]
     expect_times([run_sampler(student, NARROW, draw.normal(3, 1, 2, 2), *case) for case in cases])
 
 
@@ -323,6 +324,8 @@ def test_flow_sampler_leaves_inputs_alone(student: Student, draw: Draw) -> None:
     x = draw.normal(2, 1, 3, 3)
     one, other = (run_sampler(student, NARROW, x, 3, True) for _ in range(2))
     for run in (one, run_sampler(student, NARROW, x, 3, False), run_sampler(student, NARROW, x, 1, False)):
+        if not run.seen.times:
+            raise wrong(NEVER_CALLED)
         expect_unchanged(run.observed, {"x": x, "y": run.seen.y})
     if not close(one.samples, other.samples):
         raise wrong("Two calls with the same arguments differ.", "x is all the noise there is; draw none of your own.")
@@ -333,5 +336,9 @@ def test_flow_sampler_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Times are made where x is: noise on a GPU becomes data there."""
     x, y = draw.normal(4, 3, 4, 4), draw.integers(10, 4)
     for heun in (False, True):
+        try:
+            expect_points([run_sampler(student, NARROW, x, 3, heun, y)])
+        except Failure as failure:
+            raise failure.told("") from None  # as `expect_on_device_of` does
         seen = Recorder(NARROW, tuple(x.shape), y, 20)
         expect_one_device(student, student.flow.RectifiedFlow().sample, seen.velocity_fn, x, y, 3, heun, moved="x")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from grader.engine.student import Remote, Student, later, observe
+from grader.engine.student import Failure, Remote, Student, later, observe
 from grader.oracle.answers import form
 from grader.oracle.diffusion import Schedule
 
@@ -22,12 +22,13 @@ from .draw import Draw
 from .expect import close, expect_all, expect_unchanged, numbers, tensor, wrong
 from .noise import FEWEST, Moments, expect_moments, expect_not_reordered, expect_standard_normal
 from .runner import question
-from .test_2_3_diffusion import DEFAULT, counting_denoiser, ellipsis, instead_of_labels, steps_in
+from .test_2_3_diffusion import DEFAULT, counting_denoiser, draw_shape, ellipsis, instead_of_labels, steps_in
 from .test_3_2_ddim import expect_training_mode, make, numbers_of_a_slice
 
 MILD, STEEP, SHORT = Schedule(0.02, 0.3, 5), Schedule(0.01, 0.7, 6), Schedule(0.05, 0.4, 3)
 LARGE = 1e8  # bits a dimension, where something was divided by all but 0; those of right code are below 1,000
 MOST_CALLS = 4  # at one step of one image
+NEVER_CALLED = "Your bound never called denoise_fn."
 DIVIDED_BY_ZERO = "Look at t = 0, where posterior_variance is 0: the term there is -log N(x_0; mean, betas[0])."
 
 
@@ -74,7 +75,10 @@ class Case:
     def bound_of(self, student: Student) -> tuple[object, Denoiser]:
         """What the student's code returns, and the denoiser that it called."""
         diffusion, seen = prepared(student, self)
-        return diffusion.bits_per_dim(seen.denoise_fn, self.x_start, self.y), seen
+        value = diffusion.bits_per_dim(seen.denoise_fn, self.x_start, self.y)
+        if not bool(seen.calls.any()):
+            raise wrong(NEVER_CALLED)
+        return value, seen
 
 
 def prepared(student: Student, case: Case) -> tuple[Remote, Denoiser]:
@@ -209,7 +213,7 @@ def expect_every_step(seen: Denoiser) -> None:
     if bool((seen.calls == 1).all()):
         return
     if not bool(seen.calls.any()):
-        raise wrong("Your bound never called denoise_fn.")
+        raise wrong(NEVER_CALLED)
     last = len(seen.calls) - 1
     missing, repeated = ((seen.calls == 0).any(1), (seen.calls > 1).any(1))
     parts = [
@@ -229,7 +233,8 @@ def test_bound_takes_every_step_once(student: Student, draw: Draw) -> None:
 
     Of 1000 steps too: a limit on their number shows, and a function that calls itself for each of them.
     """
-    for case in (Case.drawn(draw, MILD, 4, 3, 4, 4), Case.drawn(draw, SHORT, 1, 3, 4, 4)):
+    for few, many, batch in ((4, 9, 4), (2, 6, 1)):
+        case = Case.drawn(draw, Schedule(0.03, 0.3, draw.integer(few, many)), *draw_shape(draw, batch))
         expect_every_step(case.bound_of(student)[1])
     case = Case.drawn(draw, DEFAULT, 1, 1, 1, 2)
     denoise_fn, steps = counting_denoiser(student)
@@ -245,8 +250,6 @@ def test_bound_takes_every_step_once(student: Student, draw: Draw) -> None:
 def test_bound_passes_the_labels_on(student: Student, draw: Draw) -> None:
     """denoise_fn gets the labels y at every step, as they were given."""
     _, seen = Case.drawn(draw, SHORT, 6, 3, 4, 4).bound_of(student)
-    if not bool(seen.calls.any()):
-        raise wrong("Your bound never called denoise_fn.")
     if seen.mislabelled:
         raise wrong(
             "Your bound did not pass the labels y on to denoise_fn as they are.",
@@ -355,6 +358,10 @@ class Drawn:
 def test_bound_stays_on_its_device(student: Student, draw: Draw) -> None:
     """Where x_start and the schedules are, there t and x_t are made: a model on a GPU has a bound."""
     case = Case.drawn(draw, MILD, 4, 3, 4, 4)
+    try:
+        expect_bounds([(case.bound_of(student)[0], case)])
+    except Failure as failure:
+        raise failure.told("") from None  # as `expect_on_device_of` does
     diffusion, seen = prepared(student, case)
     expect_one_device(
         student, diffusion.bits_per_dim, seen.denoise_fn, case.x_start, case.y, moved="model and the data"

@@ -19,7 +19,7 @@ from grader.checks.test_1_4_gan_step import (
     noise_named,
     play,
 )
-from grader.checks.test_1_5_visualize import draw_map, expect_directions, expect_square
+from grader.checks.test_1_5_visualize import draw_map, draw_task, expect_directions, expect_square
 from grader.engine.launcher import OPTIMIZERS
 from grader.engine.student import Student, at_once
 
@@ -90,7 +90,8 @@ def test_gan_step_of_other_rates(student: Student, draw: Draw) -> None:
 @question("1.5")
 def test_latent_grid_of_other_sizes(student: Student, draw: Draw) -> None:
     """Pictures of other sizes, the smallest of two rows: every point of the square in its place."""
-    for rows, bound, shape in [(2, 4.0, (3, 5, 4)), (6, 0.3, (1, 3, 2)), (20, 3.0, (1, 4, 2))]:
-        drawn = draw_map(student, rows, bound, shape)
-        expect_directions(student, drawn)
-        expect_square(student, drawn, rows, bound)
+    for rows, bound, channels in [((2,), (3.0, 5.0), 3), ((6, 8), (0.2, 0.5), 1), ((18, 20, 22), (2.0, 3.5), 1)]:
+        task = draw_task(draw, rows, bound, channels)
+        drawn = draw_map(student, task)
+        expect_directions(student, drawn, task)
+        expect_square(student, drawn, task)
