@@ -7,6 +7,7 @@ variable DATA_DIR names (../data if it names none). `folder:PATH` reads pictures
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,24 +129,48 @@ def _torchvision(name: str, train: bool) -> Images:
 
 def _folder(root: Path, train: bool) -> Images:
     """Pictures under root/train/<class>/ and root/test/<class>/, or root/<class>/ with every tenth held out."""
-    split = root / ("train" if train else "test")
-    base = split if split.is_dir() else root
-    classes = sorted(path.name for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
-    found = [(path, label) for label, name in enumerate(classes) for path in sorted((base / name).iterdir())]
-    found = [(path, label) for path, label in found if path.suffix.lower() in PICTURES]
-    if base == root:
+    has_splits = (root / "train").is_dir()
+    classes = list(_pictures_by_class(root / "train" if has_splits else root))
+    base = (root / "train" if train else root / "test") if has_splits else root
+    by_class = _pictures_by_class(base)
+    if unknown := sorted(by_class.keys() - set(classes)):
+        raise DatasetError(
+            f"{base} has the class {unknown[0]}, which {root / 'train'} does not have; rename the folder."
+        )
+    found = [(path, classes.index(name)) for name, paths in by_class.items() for path in paths]
+    if not has_splits:
         found = [entry for n, entry in enumerate(found) if (n % 10 > 0) == train]
-    if not found:
-        raise DatasetError(f"{base} holds no pictures; it needs folders named after classes with pictures in them.")
-    pixels = torch.stack([_picture(path) for path, _ in found])
-    return Images(pixels, torch.tensor([label for _, label in found]), classes)
+    read = [(_picture(path), label, path) for path, label in found]
+    if skipped := [path for pixels, _, path in read if pixels is None]:
+        print(f"{len(skipped)} files of {base} cannot be read as pictures, {skipped[0]} is one.", file=sys.stderr)
+    kept = [(pixels, label) for pixels, label, _ in read if pixels is not None]
+    if not kept:
+        raise DatasetError(
+            f"{base} holds no pictures{' to test on' if not train else ''}; it needs folders that are named after "
+            "classes, with ten pictures or more in them."
+        )
+    return Images(torch.stack([pixels for pixels, _ in kept]), torch.tensor([label for _, label in kept]), classes)
 
 
-def _picture(path: Path) -> Tensor:
-    """A picture as bytes (3, 32, 32), scaled and cropped to fill the square."""
+def _pictures_by_class(base: Path) -> dict[str, list[Path]]:
+    """The pictures in the folders of `base`, by the name of the folder; hidden files and folders do not count."""
+    folders = sorted(path for path in base.iterdir() if path.is_dir()) if base.is_dir() else []
+    found = {
+        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+        for folder in folders
+        if not folder.name.startswith(".")
+    }
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def _picture(path: Path) -> Tensor | None:
+    """A picture as bytes (3, 32, 32), scaled and cropped to fill the square; None if the file cannot be read as one."""
     import numpy
     from PIL import Image, ImageOps
 
-    with Image.open(path) as picture:
-        square = ImageOps.fit(picture.convert("RGB"), (32, 32))
-        return torch.from_numpy(numpy.array(square)).permute(2, 0, 1)
+    try:
+        with Image.open(path) as picture:
+            square = ImageOps.fit(picture.convert("RGB"), (32, 32))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for damaged files
+        return None
+    return torch.from_numpy(numpy.array(square)).permute(2, 0, 1)

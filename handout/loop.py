@@ -1,11 +1,13 @@
 """The loop of training: steps, logs, tests, pictures, checkpoints. Given: there is nothing to fill in here.
 
-Noise and the order of images follow from the seed and the number of the step alone, so that a run which was stopped
-goes on to the numbers it would have had.
+Noise and the order of images follow from the seed and the number of the step alone, so that a stopped run that is
+resumed comes to the same numbers.
 """
 
 import argparse
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from runs import Run
 from visualize import image_grid
 
 Terms = dict[str, Tensor]
+PICTURES = 10  # times a run that pictures are drawn: a diffusion model takes long to draw them
 
 
 def minimise(loss: Tensor, optimizer: Optimizer) -> None:
@@ -136,14 +139,18 @@ def loop(
     rank: int,
     world: int,
 ) -> None:
-    """Take the steps from `first` on; log, test, and save at the end of every epoch."""
+    """Take the steps from `first` on; log, test, and save at the end of every epoch, and where Ctrl-C stops it.
+
+    Raises KeyboardInterrupt after the step at which Ctrl-C was pressed, once that step is saved.
+    """
     steps_per_epoch = max(len(images) // options.batch_size, 1)
     last = options.steps or options.epochs * steps_per_epoch
     log_every = max(steps_per_epoch // 10, 1)
+    picture_every = max(-(-last // steps_per_epoch) // PICTURES, 1) * steps_per_epoch
     totals: Terms = {}
     counted, since = 0, time.perf_counter()
     steps = train_steps(training, images, options.batch_size, options.seed, first, last, rank, world)
-    with progress_bar(first, last, hidden=rank > 0) as show:
+    with progress_bar(first, last, hidden=rank > 0) as show, interruption() as interrupted:
         for step in range(first + 1, last + 1):
             set_learning_rate(training, options, step - 1, last)
             totals = {name: totals.get(name, 0) + term for name, term in next(steps).items()}
@@ -155,8 +162,34 @@ def loop(
                 show(step, means, counted * options.batch_size / (time.perf_counter() - since))
                 totals, counted, since = {}, 0, time.perf_counter()
             if epoch_ends and rank == 0:
-                finish_epoch(training, held_out, run, options.seed, step)
+                test(training, held_out, run, options.seed, step)
+                if step % picture_every == 0 or step == last:
+                    draw_pictures(training, held_out, run, options.seed, step)
+                save(training, run, step)
                 since = time.perf_counter()
+            elif interrupted.is_set() and rank == 0:
+                save(training, run, step)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def interruption() -> Iterator[threading.Event]:
+    """Tell of the first Ctrl-C by an event, so that a step is not cut in two; the second one stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be handled
+        yield event
+        return
+
+    def notice(*_: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, notice)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
@@ -164,7 +197,7 @@ def progress_bar(first: int, last: int, hidden: bool) -> Iterator[Callable[[int,
     """A bar with the terms of the loss and the images per second; yields a function that moves it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    columns = MofNCompleteColumn(), TimeRemainingColumn(), BarColumn(10), TextColumn("{task.description}")
     with Progress(*columns, disable=hidden) as progress:
         task = progress.add_task("", total=last, completed=first)
 
@@ -175,12 +208,16 @@ def progress_bar(first: int, last: int, hidden: bool) -> Iterator[Callable[[int,
         yield show
 
 
-@torch.no_grad()
-def finish_epoch(training: Training, held_out: Images, run: Run, seed: int, step: int) -> None:
-    """Test on held-out images, draw pictures, write a checkpoint."""
+def test(training: Training, held_out: Images, run: Run, seed: int, step: int) -> None:
+    """Log what the model measures on held-out images, if it measures anything."""
     numbers = evaluate(training, held_out, seed)
     if numbers:
         run.log("test", step, numbers)
+
+
+@torch.no_grad()
+def draw_pictures(training: Training, held_out: Images, run: Run, seed: int, step: int) -> None:
+    """Draw what was learned, on ten held-out images and on noise."""
     device = next(training.parameters()).device
     training.eval()
     some = held_out.spread(10)
@@ -188,5 +225,9 @@ def finish_epoch(training: Training, held_out: Images, run: Run, seed: int, step
     for name, picture in training.pictures(training.prepare(some.pixels.to(device)), some.labels.to(device)).items():
         run.picture(name, step, picture)
     training.train()
+
+
+def save(training: Training, run: Run, step: int) -> None:
+    """Write a checkpoint. Raises RunError."""
     optimizers = {name: optimizer.state_dict() for name, optimizer in training.optimizers.items()}
     run.save({"step": step, "training": training.state_dict(), "optimizers": optimizers})

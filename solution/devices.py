@@ -10,11 +10,19 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from runs import RunError
+
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one. Several processes take one GPU each."""
+    """The device of a name; "auto" is a GPU where there is one. Several processes take one GPU each.
+
+    Raises RunError if there is no such device.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.zeros(1, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise RunError(f"This machine has no device {name} that PyTorch can use; leave out --device.") from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -227,8 +227,23 @@ def load_training(folder: Path, part_3: bool = False) -> tuple[dict[str, Any], T
     run = Run(folder)
     config = run.config()
     training = make_model(config["model"], config["arguments"], part_3)
-    training.load_state_dict(run.load()["training"])
+    load_checkpoint(training, run)
     return config, training.eval()
+
+
+def load_checkpoint(training: Training, run: Run) -> dict[str, Any]:
+    """Give a training the state of a run's last checkpoint, which is returned. Raises RunError if it does not fit."""
+    checkpoint = run.load()
+    try:
+        training.load_state_dict(checkpoint["training"])
+        for name, state in checkpoint["optimizers"].items():
+            training.optimizers[name].load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"The checkpoint in {run.folder} is that of other networks; train again with --overwrite, or with another "
+            "--run-dir."
+        ) from error
+    return checkpoint
 
 
 def train(options: argparse.Namespace) -> None:
@@ -243,21 +258,18 @@ def train(options: argparse.Namespace) -> None:
     training, arguments = make_training(options, images)
     first = 0
     if options.resume:
-        checkpoint = run.load()
-        first = checkpoint["step"]
+        first = load_checkpoint(training, run)["step"]
         run.rewind(first)
     else:
         config = {"model": options.model, "classes": images.classes, "arguments": arguments}
         kept = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-        run.start(config | {"options": kept | {"resume": False}})
+        run.start(config | {"options": kept | {"resume": False, "overwrite": False}}, options.overwrite)
     prepare_networks(training, options, device, world)
     if isinstance(training, LDMTraining):
         images, held_out = training.encode(images, fit=True), training.encode(held_out, fit=False)
     images, held_out = images.to(device), held_out.to(device)
     if options.resume:
-        training.load_state_dict(checkpoint["training"])
-        for name, optimizer in training.optimizers.items():
-            optimizer.load_state_dict(checkpoint["optimizers"][name])
+        load_checkpoint(training, run)
     loop(training, images, held_out, run, options, first, rank, world)
     run.close()
     leave_processes()

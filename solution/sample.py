@@ -11,11 +11,14 @@ from dataset import DatasetError, load
 from devices import choose_device, seed_noise
 from ldm import LDMTraining
 from loop import Training
+from options import OneLineParser, count, finite, share
 from recipes import load_training
 from runs import RunError
+from train import PLACEHOLDER, failed
 from visualize import image_grid, save_animation, save_image
 
 FRAMES = 60
+NUM_STEPS = 50
 
 
 def choose_labels(wanted: str | None, count: int, classes: list[str]) -> Tensor:
@@ -59,6 +62,8 @@ def draw(options: argparse.Namespace) -> str:
     Raises RunError or DatasetError.
     """
     device = choose_device(options.device)
+    if options.out is not None and not options.out.absolute().parent.is_dir():
+        raise RunError(f"{options.out.parent} is not a folder; give --out a file in a folder that exists.")
     part_3 = options.sampler is not None or options.guidance_weight is not None or options.bits_per_dim
     config, training = load_training(options.run, part_3)
     labels = choose_labels(options.label, options.count, config["classes"]).to(device)
@@ -66,11 +71,17 @@ def draw(options: argparse.Namespace) -> str:
     seed_noise(options.seed)
     if (options.trajectory or options.bits_per_dim) and not isinstance(training, LDMTraining):
         raise RunError(f"{options.run} holds a {config['model']}; only an ldm has a trajectory or a bound.")
+    for sentence in ignored(options, isinstance(training, LDMTraining)):
+        print(f"note: {sentence}", file=sys.stderr)
     if hasattr(training, "sampling"):  # it was trained with Part 3, or samples with it
         from enhanced_ldm import Sampling
 
         training.sampling = Sampling(
-            options.sampler, options.num_steps, options.eta, options.guidance_weight, not options.no_average
+            options.sampler,
+            options.num_steps or NUM_STEPS,
+            options.eta or 0.0,
+            options.guidance_weight,
+            not options.no_average,
         )
     if options.bits_per_dim:
         return bits_per_dim(training, config["options"]["dataset"], options.count)
@@ -83,6 +94,18 @@ def draw(options: argparse.Namespace) -> str:
     return str(path)
 
 
+def ignored(options: argparse.Namespace, is_ldm: bool) -> list[str]:
+    """What was asked for and has no effect, in sentences."""
+    said = []
+    if options.num_steps is not None and options.sampler not in ("ddim", "euler", "heun"):
+        said.append("--num-steps counts with --sampler ddim, euler or heun only.")
+    if options.eta is not None and options.sampler != "ddim":
+        said.append("--eta counts with --sampler ddim only.")
+    if options.label is not None and not is_ldm:
+        said.append("this model does not know classes: --class has no effect.")
+    return said
+
+
 def sample(training: Training, labels: Tensor, batch_size: int = 256) -> Tensor:
     """New images (B, C, H, W) in [0, 1] for labels (B,), drawn in batches."""
     return torch.cat([training.sample(len(part), part) for part in labels.split(batch_size)])
@@ -90,16 +113,16 @@ def sample(training: Training, labels: Tensor, batch_size: int = 256) -> Tensor:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(description="Draw new images with a trained model.")
+    parser = OneLineParser(description="Draw new images with a trained model.")
     parser.add_argument("run", type=Path, help="run directory of train.py")
     parser.add_argument("--class", dest="label", help="name or number of a class, for an ldm; all in turn by default")
-    parser.add_argument("-n", dest="count", type=int, default=64, help="number of images")
-    parser.add_argument("--columns", type=int, default=8, help="images in a row")
+    parser.add_argument("-n", dest="count", type=count, default=64, help="number of images")
+    parser.add_argument("--columns", type=count, default=8, help="images in a row")
     parser.add_argument("--trajectory", action="store_true", help="ldm: a GIF of the denoising")
     parser.add_argument("--sampler", choices=["ddpm", "ddim", "euler", "heun"], help="ldm: (3.2, 3.6)")
-    parser.add_argument("--num-steps", type=int, default=50, help="ldm: steps of ddim, euler and heun")
-    parser.add_argument("--eta", type=float, default=0.0, help="ldm: noise of ddim, from 0, none, to 1 (3.2)")
-    parser.add_argument("--guidance-weight", type=float, help="ldm: how much labels count, 1 is as trained (3.3)")
+    parser.add_argument("--num-steps", type=count, help="ldm: steps of ddim, euler and heun; 50 by default")
+    parser.add_argument("--eta", type=share, help="ldm: noise of ddim, from 0, none, to 1 (3.2)")
+    parser.add_argument("--guidance-weight", type=finite, help="ldm: how much labels count, 1 is as trained (3.3)")
     parser.add_argument("--no-average", action="store_true", help="ldm: the last weights, not their average (3.4)")
     parser.add_argument("--bits-per-dim", action="store_true", help="ldm: the bound of N held-out latents (3.7)")
     parser.add_argument("--out", type=Path, help="file to write; in the run directory by default")
@@ -113,11 +136,11 @@ def main() -> None:
     try:
         print(draw(parse()))
     except (DatasetError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(failed(str(error)))
     except NotImplementedError as error:
-        print(f"error: this needs question {error}, which is not filled in yet", file=sys.stderr)
-        sys.exit(2)
+        if not PLACEHOLDER.fullmatch(str(error)):  # PyTorch's own, of an operation that a device lacks
+            raise
+        sys.exit(failed(f"This needs question {error}, which is not filled in yet."))
 
 
 if __name__ == "__main__":

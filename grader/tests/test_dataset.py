@@ -84,6 +84,35 @@ def test_a_folder_without_splits_holds_every_tenth_picture_out(solved: Names, tm
     assert sorted([*found[True].tolist(), 0, 10]) == list(range(20))
 
 
+def test_the_classes_of_a_folder_are_those_of_its_training_images(solved: Names, tmp_path: Path) -> None:
+    for split, names in (("train", "abc"), ("test", "bc")):
+        for n, name in enumerate(names):
+            write_picture(tmp_path / split / name / "x.png", (n, n, n))
+    held_out = solved.dataset.load(f"folder:{tmp_path}", train=False)
+    assert (held_out.classes, held_out.labels.tolist()) == (["a", "b", "c"], [1, 2])
+    write_picture(tmp_path / "test" / "d" / "x.png", (0, 0, 0))
+    with pytest.raises(solved.dataset.DatasetError, match=r"has the class d, which .* does not have"):
+        solved.dataset.load(f"folder:{tmp_path}", train=False)
+
+
+def test_damaged_and_hidden_files_of_a_folder_are_left_out_and_counted(
+    solved: Names, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_picture(tmp_path / "train" / "red" / "whole.png", (255, 0, 0))
+    whole = (tmp_path / "train" / "red" / "whole.png").read_bytes()
+    for name, content in {"cut.png": whole[: len(whole) // 2], "text.png": b"no picture", "._whole.png": b"\0"}.items():
+        (tmp_path / "train" / "red" / name).write_bytes(content)
+    (tmp_path / "train" / "empty").mkdir()
+    write_picture(tmp_path / "train" / ".ipynb_checkpoints" / "x.png", (0, 0, 0))
+    images = solved.dataset.load(f"folder:{tmp_path}")
+    assert (len(images), images.classes) == (1, ["red"])
+    said = capsys.readouterr().err
+    assert said.startswith(f"2 files of {tmp_path / 'train'} cannot be read as pictures")
+    assert said.count("\n") == 1
+    with pytest.raises(solved.dataset.DatasetError, match="holds no pictures to test on"):
+        solved.dataset.load(f"folder:{tmp_path}", train=False)
+
+
 def test_errors_say_what_to_do(solved: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 

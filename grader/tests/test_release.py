@@ -24,6 +24,7 @@ CONTRACT_NAMES = {  # what a student is told to use or to leave, in the handout'
 }  # fmt: skip
 COMMON_NAMES = {
     "step",
+    "signal",  # a module of Python
     "hidden",
     "fake",
     "values",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,11 +117,71 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(solved: Na
 
 def test_a_run_is_not_overwritten_and_options_are_kept(solved: Names, tmp_path: Path) -> None:
     folder = run(solved, tmp_path / "run", "mlp-vae", "--steps", "1")
-    with pytest.raises(solved.runs.RunError, match="holds a run; go on with it by --resume"):
+    with pytest.raises(solved.runs.RunError, match="continue it with --resume, replace it with --overwrite"):
         run(solved, folder, "mlp-vae")
     options = solved.train.parse(["mlp-vae", "--resume", "--run-dir", str(folder), "--steps", "2"])
     assert (options.hidden_dim, options.limit, options.steps, options.resume) == (32, 48, 2, True)
     assert json.loads((folder / "config.json").read_text("utf-8"))["options"]["z_dim"] == 2
+
+
+def test_what_a_run_without_a_checkpoint_left_is_replaced_and_nothing_else(solved: Names, tmp_path: Path) -> None:
+    """As after a block that was not filled in, or with --overwrite after any run."""
+    folder = tmp_path / "run"
+    left = solved.runs.Run(folder)
+    left.start({"model": "vae"})
+    left.log("train", 1, {"mse": 1.0})
+    for name in ("samples-000003.png", "my-notes.txt", "samples.png"):
+        (folder / name).write_text("x", "utf-8")
+    left.start({"model": "vae", "again": True})
+    assert {path.name for path in folder.iterdir()} == {"config.json", "my-notes.txt", "samples.png"}
+    left.save({"step": 1})
+    with pytest.raises(solved.runs.RunError, match="holds a run"):
+        left.start({"model": "vae"})
+    left.start({"model": "vae"}, overwrite=True)
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_ctrl_c_saves_the_step_and_says_how_to_continue(
+    solved: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run(solved, tmp_path / "whole", "mlp-gan", "--epochs", "2")
+    steps = solved.loop.train_steps
+
+    def pressed(*arguments: object, **keywords: object) -> Iterator[object]:
+        for n, terms in enumerate(steps(*arguments, **keywords)):
+            if n == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield terms
+
+    monkeypatch.setattr(solved.loop, "train_steps", pressed)
+    options = ["mlp-gan", *SMALL, "--epochs", "2", "--run-dir", str(tmp_path / "stopped")]
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        solved.train.main()
+    assert (ended.value.code, signal.getsignal(signal.SIGINT)) == (130, before)
+    said = capsys.readouterr().out
+    assert f"Stopped. Continue with: python train.py mlp-gan --run-dir {tmp_path / 'stopped'} --resume" in said
+    assert torch.load(tmp_path / "stopped" / "checkpoint.pt")["step"] == 2
+    monkeypatch.undo()
+    solved.recipes.train(solved.train.parse(["mlp-gan", "--resume", "--run-dir", str(tmp_path / "stopped")]))
+    ours, theirs = (torch.load(folder / "checkpoint.pt") for folder in (whole, tmp_path / "stopped"))
+    assert all(torch.equal(value, theirs["training"][name]) for name, value in ours["training"].items())
+
+
+def test_pictures_are_drawn_about_ten_times(solved: Names, tmp_path: Path) -> None:
+    folder = run(solved, tmp_path / "run", "mlp-gan", "--epochs", "25")
+    drawn = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("samples-*.png"))
+    assert drawn == [*range(6, 75, 6), 75]  # three steps an epoch: after every second, and at the end
+
+
+def test_numbers_end_their_lines_in_one_way(solved: Names, tmp_path: Path) -> None:
+    kept = solved.runs.Run(tmp_path)
+    for step in (1, 2):
+        kept.log("train", step, {"mse": 1.0})
+    kept.rewind(1)
+    kept.log("train", 2, {"mse": 2.0})
+    assert (tmp_path / "train.csv").read_bytes() == b"step,mse\n1,1\n2,2\n"
 
 
 def test_of_several_processes_one_begins_the_run(solved: Names, tmp_path: Path) -> None:
@@ -147,7 +208,98 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(
     assert kept.load() == {"step": 1}
 
 
+def test_a_full_disk_leaves_the_checkpoint_of_before(
+    solved: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = solved.runs.Run(tmp_path)
+    kept.save({"step": 1})
+
+    def full(value: object, file: object) -> None:
+        file.write(b"half")  # type: ignore[attr-defined]
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(solved.runs.RunError, match="is the disk full"):
+        kept.save({"step": 2})
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt"}
+    assert kept.load() == {"step": 1}
+
+
+def test_a_damaged_checkpoint_and_one_of_other_networks_are_said(solved: Names, tmp_path: Path) -> None:
+    folder = run(solved, tmp_path / "run", "mlp-gan", "--steps", "1")
+    whole = (folder / "checkpoint.pt").read_bytes()
+    for damaged in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        (folder / "checkpoint.pt").write_bytes(damaged)
+        with pytest.raises(solved.runs.RunError, match="is damaged"):
+            solved.recipes.load_training(folder)
+    torch.save({"step": 1, "training": {"w": torch.zeros(1)}, "optimizers": {}}, folder / "checkpoint.pt")
+    with pytest.raises(solved.runs.RunError, match="of other networks"):
+        solved.recipes.load_training(folder)
+    with pytest.raises(solved.runs.RunError, match=r"holds a mlp-gan; continue it with train\.py mlp-gan"):
+        solved.train.parse(["vae", "--resume", "--run-dir", str(folder)])
+
+
 # ---------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--steps", "0"], "--steps: 0 must be an integer of at least 1"),
+        (["--steps", "-5"], "--steps: -5 must be an integer of at least 1"),
+        (["--epochs", "0"], "--epochs: 0 must be"),
+        (["--batch-size", "0"], "--batch-size: 0 must be"),
+        (["--num-channels", "10"], "--num-channels: 10 must be a multiple of 8"),
+        (["--lr", "nan"], "--lr: nan must be a number above 0"),
+        (["--lr", "fast"], "--lr: fast must be a number above 0"),
+        (["--kl-weight", "-1"], "--kl-weight: -1 must be a number of at least 0"),
+        (["--label-dropout", "2"], "--label-dropout: 2 must be a number from 0 to 1"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    solved: Names, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        solved.train.parse(["vae", *arguments])
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (2, 1)
+    assert says in said
+
+
+def test_a_device_that_is_not_there_is_said(solved: Names) -> None:
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(solved.runs.RunError, match=f"has no device {name} that PyTorch can use"):
+            solved.devices.choose_device(name)
+
+
+def test_only_the_placeholder_of_a_question_is_taken_for_an_empty_block(
+    solved: Names, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "vae"])
+
+    def raising(message: str) -> None:
+        def fail(options: object) -> None:
+            raise NotImplementedError(message)
+
+        monkeypatch.setattr(solved.train, "train", fail)
+
+    raising("2.1a")
+    with pytest.raises(SystemExit):
+        solved.train.main()
+    assert "This needs question 2.1a, which is not filled in yet." in capsys.readouterr().err
+    raising("\"bitwise_xor_cpu\" not implemented for 'Float'")
+    with pytest.raises(NotImplementedError, match="bitwise_xor_cpu"):
+        solved.train.main()
+
+
+def test_sampling_options_without_effect_are_said(solved: Names) -> None:
+    parse = solved.sample.parse
+    assert solved.sample.ignored(parse(["run"]), is_ldm=True) == []
+    assert solved.sample.ignored(parse(["run", "--sampler", "ddim", "--num-steps", "5"]), is_ldm=True) == []
+    said = solved.sample.ignored(parse(["run", "--num-steps", "5", "--eta", "0.5", "--class", "3"]), is_ldm=False)
+    assert [sentence.split()[0] for sentence in said] == ["--num-steps", "--eta", "this"]
+    with pytest.raises(SystemExit):
+        parse(["run", "-n", "0"])
 
 
 def call(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -186,8 +338,8 @@ def test_a_trajectory_has_a_frame_for_a_step_and_one_for_the_result(solved: Name
         (["train.py", "ldm", "--prediction", "flow", "--schedule", "cosine"], "error: A flow has no schedule"),
         (["train.py", "ldm"], "error: A latent diffusion model needs an auto-encoder"),
         (["train.py", "vae", "--dataset", "nothing"], "error: There is no data set nothing"),
-        (["train.py", "vae", "--resume", "--run-dir", "nowhere"], "error: nowhere is no run directory"),
-        (["sample.py", "nowhere"], "error: nowhere is no run directory"),
+        (["train.py", "vae", "--resume", "--run-dir", "nowhere"], "error: nowhere is not a run directory"),
+        (["sample.py", "nowhere"], "error: nowhere is not a run directory"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], says: str) -> None:
@@ -200,7 +352,7 @@ def test_errors_are_one_line(arguments: list[str], says: str) -> None:
 def test_an_empty_block_is_named(tmp_path: Path) -> None:
     done = call(HANDOUT, "train.py", "vae", *SMALL, "--run-dir", str(tmp_path / "run"))
     assert done.returncode == 2
-    assert done.stderr == "error: this needs question 2.1b, which is not filled in yet\n"
+    assert done.stderr == "error: This needs question 2.1b, which is not filled in yet.\n"
 
 
 def test_classes_by_name_and_number(solved: Names) -> None:
