@@ -364,6 +364,23 @@ def test_what_security_md_promises_is_what_every_worker_tries() -> None:
     assert "[SECURITY.md](SECURITY.md)" in (REPOSITORY / "README.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("without", [[], ["landlock"], ["landlock>1"]], ids=str)
+def test_every_promise_is_kept_on_every_device(device: str, without: list[str], tmp_path: Path) -> None:
+    """The layers alone, without torch; a GPU's driver is allowed more."""
+    policy = {"directory": str(tmp_path), "canary": __file__, "grader": os.getpid(), "device": device}
+    script = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY / "grader")!r})
+from engine import promises, sandbox
+policy = sandbox.Policy(**{policy | {"without": without}!r})
+print(sandbox.apply(policy))
+print([what for what, kept in promises.keep(policy).items() if not kept])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused nothing")
 def test_where_nothing_stops_it_every_attempt_says_so() -> None:
     policy = sandbox.Policy("/tmp", str(REPOSITORY / "README.md"), os.getpid())
