@@ -66,7 +66,7 @@ ALLOWED: dict[str, Table] = {
 FILES: Table = {
     "newfstatat": (262, 79), "statx": (332, 291), "stat": (4, None), "lstat": (6, None), "access": (21, None),
     "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78),
-    "getdents64": (217, 61), "fadvise64": (221, 223),
+    "getdents64": (217, 61),
 }  # fmt: skip
 
 # What the driver of a GPU does besides: wait for events, and place memory.

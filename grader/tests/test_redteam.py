@@ -375,7 +375,7 @@ sys.path.insert(0, {str(REPOSITORY / "grader")!r})
 from engine import promises, sandbox
 policy = sandbox.Policy(**{policy | {"without": without}!r})
 print(sandbox.apply(policy))
-print([what for what, kept in promises.keep(policy).items() if not kept])
+print([what for what, kept in promises.check(policy).items() if not kept])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
