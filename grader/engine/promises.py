@@ -24,30 +24,31 @@ REFUSALS = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOSYS}
 NOT_OPEN = 1 << 20  # a descriptor that no process has
 ADDRESS = b"\1\0x\0"  # of a local service
 OPEN_FOR_IOCTL = 3  # an access mode
-MSG_OOB, SO_PEERPIDFD, PTRACE_DETACH, IPC_STAT = 1, 77, 17, 2
+AF_UNIX, SOCK_DGRAM, MSG_OOB, SOL_SOCKET, SO_PEERPIDFD, PTRACE_DETACH, IPC_STAT = 1, 2, 1, 1, 77, 17, 2
 F_SETFL, F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY, O_ASYNC = 4, 8, 10, 15, 1024, 1026, 0o20000
 FIOASYNC, FIOSETOWN, SIOCSPGRP, SIOCGIFCONF, FS_IOC_SETFLAGS = 0x5452, 0x8901, 0x8902, 0x8912, 0x40086602
 
 Attempt = Callable[[Policy], Any]
 
 
-def call(name: str, *arguments: int | bytes | None) -> Attempt:
-    """An attempt at a system call."""
+def call(name: str, *arguments: int | bytes | str | None) -> Attempt:
+    """An attempt at a system call. "grader" stands for the number of the grader's process."""
 
     def attempt(policy: Policy) -> None:
         number = TRIED[name][MACHINES[platform.machine()]]
         assert LIBC is not None
         assert number is not None
-        words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+        plain = [policy.grader if a == "grader" else a for a in arguments]
+        words = [ctypes.c_long(a) if isinstance(a, int) else a for a in plain]
         if LIBC.syscall(ctypes.c_long(number), *words) < 0:
             raise OSError(ctypes.get_errno(), name)
 
     return attempt
 
 
-def reading(path: str) -> Attempt:
-    """An attempt to open a file, where {grader} stands for the number of the grader's process."""
-    return lambda policy: os.close(os.open(path.format(grader=policy.grader), os.O_RDONLY))
+def read_of_grader(file: str) -> Attempt:
+    """An attempt to open what the kernel shows of the grader's process."""
+    return lambda policy: os.close(os.open(f"/proc/{policy.grader}/{file}", os.O_RDONLY))
 
 
 def create(policy: Policy, folder: str = "") -> None:
@@ -99,8 +100,8 @@ PROMISES: dict[str, tuple[Attempt, ...]] = {
     ),
     "learn the machine's addresses": (call("ioctl", NOT_OPEN, SIOCGIFCONF, None),),
     "talk to local services": (
-        lambda policy: socket.socket(socket.AF_UNIX).close(),
-        call("socketpair", socket.AF_UNIX, socket.SOCK_DGRAM, 0, None),
+        lambda policy: socket.socket(AF_UNIX).close(),
+        call("socketpair", AF_UNIX, SOCK_DGRAM, 0, None),
         call("sendto", NOT_OPEN, None, 0, 0, ADDRESS, len(ADDRESS)),
         call("sendto", NOT_OPEN, None, 0, MSG_OOB, None, 0),
         call("sendmsg", NOT_OPEN, None, 0),
@@ -114,18 +115,18 @@ PROMISES: dict[str, tuple[Attempt, ...]] = {
         *(call("ioctl", NOT_OPEN, request, None) for request in (FIOASYNC, FIOSETOWN, SIOCSPGRP)),
     ),
     "slow down or limit other processes": (
-        lambda policy: call("sched_setaffinity", policy.grader, 0, None)(policy),
+        call("sched_setaffinity", "grader", 0, None),
         call("setpriority", -1, 0, 0),
         call("sched_setscheduler", -1, 0, None),
-        lambda policy: call("prlimit64", policy.grader, -1, None, None)(policy),
+        call("prlimit64", "grader", -1, None, None),
     ),
     "look into other processes": (
-        lambda policy: call("ptrace", PTRACE_DETACH, policy.grader, None, 0)(policy),
-        lambda policy: call("process_vm_readv", policy.grader, None, 0, None, 0, 0)(policy),
-        call("getsockopt", NOT_OPEN, socket.SOL_SOCKET, SO_PEERPIDFD, None, None),
+        call("ptrace", PTRACE_DETACH, "grader", None, 0),
+        call("process_vm_readv", "grader", None, 0, None, 0, 0),
+        call("getsockopt", NOT_OPEN, SOL_SOCKET, SO_PEERPIDFD, None, None),
     ),
-    "read the grader's memory": (reading("/proc/{grader}/mem"),),
-    "read the grader's environment": (reading("/proc/{grader}/environ"),),
+    "read the grader's memory": (read_of_grader("mem"),),
+    "read the grader's environment": (read_of_grader("environ"),),
     "use memory, queues, locks or keys of other programs": (
         call("shmctl", -1, IPC_STAT, None),
         call("msgctl", -1, IPC_STAT, None),
@@ -145,7 +146,7 @@ PROMISES: dict[str, tuple[Attempt, ...]] = {
 }
 
 
-def keep(policy: Policy) -> dict[str, bool]:
+def check(policy: Policy) -> dict[str, bool]:
     """Try what is promised to be stopped. Returns, for each promise, whether every attempt was."""
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         return dict.fromkeys(PROMISES, False)

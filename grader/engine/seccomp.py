@@ -66,7 +66,7 @@ ALLOWED: dict[str, Table] = {
 FILES: Table = {
     "newfstatat": (262, 79), "statx": (332, 291), "stat": (4, None), "lstat": (6, None), "access": (21, None),
     "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78),
-    "getdents64": (217, 61), "fadvise64": (221, 223),
+    "getdents64": (217, 61),
 }  # fmt: skip
 
 # What the driver of a GPU does besides: wait for events, and place memory.
@@ -111,9 +111,10 @@ class Checked(NamedTuple):
 
 WRITE_ONLY, READ_WRITE, ACCESS_MODE = 1, 2, 3  # mode 3 opens for ioctl only, of which Landlock knows nothing
 MAY_CREATE = 0o1300  # O_CREAT, O_EXCL, O_TRUNC; to read and truncate is writing of which old Landlock knows nothing
-# O_NOCTTY, O_APPEND, O_NONBLOCK, O_CLOEXEC, and O_DIRECTORY, O_NOFOLLOW, O_DIRECT, O_LARGEFILE, which differ between
-# machines but use the same bits. Not O_PATH, O_TMPFILE, O_NOATIME, and O_ASYNC, which sends signals.
-PLAIN_FLAGS = 0o2006400 | 0x3C000
+# O_NOCTTY, O_APPEND, O_NONBLOCK, O_CLOEXEC, and O_DIRECTORY, O_NOFOLLOW, O_LARGEFILE, which differ between machines.
+# Not O_PATH, O_TMPFILE, O_NOATIME, O_ASYNC, which sends signals, and O_DIRECT, with which the grader could not read
+# what a worker wrote.
+PLAIN_FLAGS = {"x86_64": 0o2006400 | 0x38000, "aarch64": 0o2006400 | 0x2C000}
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 # FIONBIO, FIONREAD, FIONCLEX, FIOCLEX, and whether it is a terminal: TCGETS, TCGETS2, TIOCGWINSZ.
 HARMLESS_IOCTLS = (0x5421, 0x541B, 0x5450, 0x5451, 0x5401, 0x802C542A, 0x5413)
@@ -134,12 +135,13 @@ def is_null(argument: int) -> tuple[Condition, Condition]:
     return Condition(argument, (0,)), Condition(argument, (0,), high=True)
 
 
-def checked(pid: int, sealed: bool, cuda: bool) -> dict[str, Checked]:
+def checked(machine: str, pid: int, sealed: bool, cuda: bool) -> dict[str, Checked]:
     """The calls of process `pid` that go through with some arguments only; the most frequent come first."""
-    flags = PLAIN_FLAGS | MAY_CREATE | ACCESS_MODE
+    plain = PLAIN_FLAGS[machine]
+    flags = plain | MAY_CREATE | ACCESS_MODE
     ours = Condition(0, (pid,))
     no_address = ((Condition(3, (0,)), *is_null(4)),)
-    reading = (only_bits(2, PLAIN_FLAGS),)
+    reading = (only_bits(2, plain),)
     writing = (only_bits(2, flags), Condition(2, (WRITE_ONLY, READ_WRITE), ACCESS_MODE))
     opening = (reading, writing)
     ioctls = [(Condition(1, HARMLESS_IOCTLS),)]
@@ -215,7 +217,7 @@ def instructions(machine: str, pid: int, sealed: bool, cuda: bool = False) -> li
     """The filter of process `pid` on an architecture of MACHINES."""
     column = MACHINES[machine]
     program = [load(ARCHITECTURE), (EQUAL, 1, 0, AUDIT[machine]), give(KILL_PROCESS), load(NUMBER)]
-    for call in checked(pid, sealed, cuda).values():
+    for call in checked(machine, pid, sealed, cuda).values():
         number = call.numbers[column]
         if number is not None:
             tests = [i for alternative in call.alternatives for i in when_all(alternative)] + [REFUSED_CALL]

@@ -398,7 +398,7 @@ def run(channel: Channel, policy: sandbox.Policy, output: int, trace: int) -> No
     except (RuntimeError, AssertionError) as error:
         channel.send({"failed": f"it cannot use the device {policy.device}: {error}"})
         os._exit(1)
-    channel.send({"hello": {"layers": layers, "stopped": promises.keep(policy)}})
+    channel.send({"hello": {"layers": layers, "stopped": promises.check(policy)}})
     os.write(TRACE, REACHED % (0, b""))
     worker = Worker(channel, files, policy.directory, printed, policy.device)
     files.around = worker.importing

@@ -190,6 +190,17 @@ def test_doctor_has_a_remedy_for_every_layer() -> None:
     assert "weak: a submission could fork" in text
 
 
+def test_doctor_says_what_an_older_kernel_lacks_and_what_follows() -> None:
+    from grader.doctor import describe_landlock
+
+    assert describe_landlock(7) == "version 7"
+    assert describe_landlock(4) == (
+        "version 4; seccomp alone stops requests to devices (Linux 6.10), signals and abstract sockets (Linux 6.12)"
+    )
+    assert "truncation (Linux 6.2), TCP (Linux 6.7)" in describe_landlock(1)
+    assert "sealed" in describe_landlock(0)
+
+
 def test_a_device_that_is_not_there_is_one_line_and_status_2(run: Run, tmp_path: Path) -> None:
     """With no GPU visible to it, torch refuses CUDA on every machine."""
     results = ["--results", str(tmp_path / "r.json")]

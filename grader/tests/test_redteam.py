@@ -267,7 +267,9 @@ def test_no_system_call_gets_through(
     sealed = "landlock" in without
     column = seccomp.MACHINES[platform.machine()]
     by_name = {name: pair[column] for name, pair in seccomp.TRIED.items()}
-    by_name |= {name: call.numbers[column] for name, call in seccomp.checked(1, False, False).items()}
+    by_name |= {
+        name: call.numbers[column] for name, call in seccomp.checked(platform.machine(), 1, False, False).items()
+    }
     allowed = [*seccomp.ALLOWED.values(), *([] if sealed else [seccomp.FILES])]
     service, abstract = services
     targets = by_name | shared | {
@@ -362,6 +364,23 @@ def test_what_security_md_promises_is_what_every_worker_tries() -> None:
     assert "[SECURITY.md](SECURITY.md)" in (REPOSITORY / "README.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("without", [[], ["landlock"], ["landlock>1"]], ids=str)
+def test_every_promise_is_kept_on_every_device(device: str, without: list[str], tmp_path: Path) -> None:
+    """The layers alone, without torch; a GPU's driver is allowed more."""
+    policy = {"directory": str(tmp_path), "canary": __file__, "grader": os.getpid(), "device": device}
+    script = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY / "grader")!r})
+from engine import promises, sandbox
+policy = sandbox.Policy(**{policy | {"without": without}!r})
+print(sandbox.apply(policy))
+print([what for what, kept in promises.check(policy).items() if not kept])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused nothing")
 def test_where_nothing_stops_it_every_attempt_says_so() -> None:
     policy = sandbox.Policy("/tmp", str(REPOSITORY / "README.md"), os.getpid())
@@ -379,7 +398,7 @@ def test_isolation_is_weak_until_a_worker_has_shown_otherwise() -> None:
 
 def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers() -> None:
     headers = {0: "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 1: "/usr/include/asm-generic/unistd.h"}
-    checked = {name: call.numbers for name, call in seccomp.checked(1, sealed=False, cuda=True).items()}
+    checked = {name: call.numbers for name, call in seccomp.checked("x86_64", 1, sealed=False, cuda=True).items()}
     single = checked | {"clone3": (seccomp.CLONE3, seccomp.CLONE3)}
     tables = [*seccomp.ALLOWED.values(), seccomp.FILES, seccomp.CUDA, seccomp.TRIED, single]
     compared = 0

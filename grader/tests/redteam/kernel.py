@@ -107,7 +107,9 @@ for pid in (TARGETS["victim"], -TARGETS["victim"], os.getppid()):
     refused("make slow", lambda p=pid: os.setpriority(os.PRIO_PROCESS, p, 19))
     refused("make idle", lambda p=pid: os.sched_setscheduler(p, os.SCHED_IDLE, os.sched_param(0)))
     refused("limit", lambda p=pid: call(TARGETS["prlimit64"], p, 7, struct.pack("QQ", 3, 3), None))
-refused("signals of a descriptor", lambda: fcntl.fcntl(SOCKET, fcntl.F_SETFL, os.O_NONBLOCK | 0x2000))
+for flag in (0x2000, os.O_DIRECT, 0x40000, 0x200000):  # signals, say, or output that the grader cannot read
+    for descriptor in (0, 1, 2, SOCKET):
+        refused(f"flag {flag:#x}", lambda d=descriptor, f=flag: fcntl.fcntl(d, fcntl.F_SETFL, os.O_NONBLOCK | f))
 refused("signals of a socket", lambda: fcntl.ioctl(SOCKET, 0x5452, struct.pack("i", 1)))
 
 # ---------------------------------------------------------------- other programs, files and services
