@@ -79,6 +79,7 @@ UNUSABLE = {
     "not JSON": GOOD | {"notes": [object()]},
     "bytes": GOOD | {"output": b"text"},
     "deep": GOOD | {"notes": DEEP},
+    "a large number": GOOD | {"score": 10**400},
     "too large": GOOD | {"output": "x" * (MAX_RESULT_BYTES + 1)},
     "a field missing": {name: value for name, value in GOOD.items() if name != "bonus"},
     "a field too many": GOOD | {"more": 1},
