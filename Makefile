@@ -43,7 +43,7 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-class bench-grade bench-train bench-training bench-workers lock clean
+.PHONY: help grade grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-class bench-grade bench-hostile bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ bench-grade: $(CORE) ## Time make grade against import torch, and a class agains
 
 bench-class: $(CORE) ## Kill the grading of a class ten times: the same grades, and memory: STUDENTS=500
 	@$(RUN) -m grader.bench.interrupted --students $(or $(STUDENTS),500)
+
+bench-hostile: $(CORE) ## Grade a class with ten hostile hand-ins in 4 GB: the same results, and in what time: STUDENTS=50 JOBS=2
+	@$(RUN) -m grader.bench.hostile_class --students $(or $(STUDENTS),50) --jobs $(or $(JOBS),2)
 
 bench-train: $(CORE) ## Images per second of train.py against a plain loop, MNIST from DATA_DIR; and what samplers cost
 	@$(RUN) -m grader.bench.train

@@ -107,7 +107,7 @@ def batch(
     moodle: Annotated[Path | None, typer.Option(help="Moodle worksheet to fill in.")] = None,
     gradescope: Annotated[Path | None, typer.Option(help="Gradescope grades file to fill in.")] = None,
     only: Annotated[str, typer.Option(help="Questions to grade: ids or their beginnings, like 2.1a,2.3.")] = "",
-    regrade: Annotated[list[str], typer.Option(help="A student whose result is to be made anew.")] = [],  # noqa: B006
+    regrade: Annotated[list[str], typer.Option(help="A student who is to be graded again.")] = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(min=1, help="Processes; 0.5 GB of memory each.")] = os.cpu_count() or 1,
     seed: Annotated[int | None, typer.Option(help="Seed of the class; one that nobody knows by default.")] = None,
     shard: Annotated[str, typer.Option(help="Grade a part only, like 0/4; `merge` brings parts together.")] = "",

@@ -29,7 +29,7 @@ from distributed.threadpoolexecutor import ThreadPoolExecutor
 from grader.report.result import environment
 
 from . import work
-from .schedule import ENDED, Answer, Schedule, Turn
+from .schedule import ENDED, Answer, TooLong, Turn, schedule_of
 from .work import Contents, GradingError, Settings, grader_digest
 
 if TYPE_CHECKING:
@@ -97,18 +97,18 @@ async def describe(device: str) -> dict[str, Any]:
 
 def grade_as_agreed(
     files: Mapping[str, bytes], settings: Settings, terms: Terms, limit: float | None
-) -> tuple[Answer | None, float]:
+) -> tuple[Answer | TooLong, float]:
     """Grade one submission as the local pool does. Raises ClusterError on a worker that may not.
 
     Returns:
-        The answer, None if it takes longer than `limit`, and the seconds that it took.
+        The answer, and the seconds that it took.
     """
     return _grading_thread.submit(_grade_as_agreed, files, settings, terms, limit).result()
 
 
 def _grade_as_agreed(
     files: Mapping[str, bytes], settings: Settings, terms: Terms, limit: float | None
-) -> tuple[Answer | None, float]:
+) -> tuple[Answer | TooLong, float]:
     objection = terms.objection(_describe(settings.device))
     if objection:
         raise ClusterError(f"a worker on {platform.node()} joined that {objection}. Then {RESUME}")
@@ -169,7 +169,7 @@ class Cluster:
         Raises:
             ClusterError: if the cluster can go on no longer.
         """
-        schedule, running = Schedule(contents), dict[Future, Turn]()
+        schedule, running = schedule_of(contents, settings.training), dict[Future, Turn]()
         try:
             with in_words():
                 while schedule.left:
@@ -189,7 +189,7 @@ class Cluster:
         return self.client.submit(grade_as_agreed, files, settings, self.terms, limit, key=name, pure=False)
 
 
-def answer_of(future: Future) -> tuple[Answer | None, float]:
+def answer_of(future: Future) -> tuple[Answer | TooLong, float]:
     """What a worker answered, and the seconds that it took. Raises ClusterError if it could not."""
     try:
         return future.result()

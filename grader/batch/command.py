@@ -263,5 +263,5 @@ def merge_shards(out: Path, shards: Sequence[Path]) -> int:
     try:
         with closing(open_store(out)) as store:
             return sum(store.merge(folder / DATABASE) for folder in shards)
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError, sqlite3.Error) as error:
         raise CommandError(str(error)) from error

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from . import work
-from .schedule import ENDED, Answer, Schedule, Turn, Unfinished
+from .schedule import ENDED, Answer, TooLong, Turn, Unfinished, schedule_of
 
 LONGEST_SECONDS = 3600.0  # that one hand-in may take; worker and checks have bounds of their own, far below
 GRACE = 2.0  # times a limit after which a process that does not end its turn is ended
@@ -67,8 +67,8 @@ class Lane:
         longest = LONGEST_SECONDS if limit is None else GRACE * limit + GRACE_SECONDS
         return self.turn is not None and self.seconds > longest
 
-    def answer(self) -> Answer | None:
-        """What the process says, which is there; None if it is ready to begin, or had to make room for others."""
+    def answer(self) -> Answer | TooLong:
+        """What the process says, which is there; ENDED if it has died."""
         try:
             said = self.wire.recv()
         except (EOFError, OSError):
@@ -91,7 +91,7 @@ class Lane:
 
 def on_a_pool(contents: work.Contents, settings: work.Settings, jobs: int) -> Iterator[tuple[str, Answer]]:
     """Grade contents by key on so many processes, and give each answer as it comes. Raises GradingError."""
-    schedule = Schedule(contents)
+    schedule = schedule_of(contents, settings.training)
     lanes = [Lane(settings.device) for _ in range(min(jobs, len(contents)))]
 
     def hand_out() -> None:
@@ -120,11 +120,11 @@ def answering(lanes: Sequence[Lane]) -> list[Lane]:
     return [lane for lane in lanes if lane.wire in speaking or lane.overdue]
 
 
-def overdue_answer(lane: Lane) -> Answer | None:
+def overdue_answer(lane: Lane) -> Answer | TooLong:
     """The answer in place of one that did not come in time; the process is replaced."""
     limited = lane.turn is not None and lane.turn.limit is not None
     lane.replace()
-    return None if limited else Unfinished(f"Grading it took more than {LONGEST_SECONDS / 60:.0f} minutes.")
+    return TooLong() if limited else Unfinished(f"Grading it took more than {LONGEST_SECONDS / 60:.0f} minutes.")
 
 
 def serve(wire: Connection, device: str) -> None:
@@ -137,6 +137,6 @@ def serve(wire: Connection, device: str) -> None:
             Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST)
     work.begin(device)
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        wire.send(None)
+        wire.send({})
         while True:
             wire.send(work.attempt(*wire.recv()))

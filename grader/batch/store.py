@@ -37,6 +37,8 @@ SELECT id, settings FROM runs WHERE id < (SELECT max(id) FROM runs)
 """
 WAIT_SECONDS = 60.0
 NOT_OF_THE_DISK = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)  # but of what is to be kept
+NO_RESULT = "it is not of the form that results have"
+ESCAPED_SURROGATE = b"\\ud"  # how JSON writes one, in ASCII
 MAX_RESULT_BYTES = 16 << 20
 PICTURES = "pictures"  # the name under which strips of images travel with the fields of a result
 
@@ -56,14 +58,24 @@ def usable(fields: Any) -> dict[str, Any]:
     """
     try:
         plain = {name: value for name, value in fields.items() if name != PICTURES}
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-        if len(text) > MAX_RESULT_BYTES:
-            raise UnusableError(f"it has more than {MAX_RESULT_BYTES >> 20} MB")
-        expect_kinds(Result.from_fields(json.loads(text)))
-    except (AttributeError, KeyError, TypeError, RecursionError, ValueError) as error:
-        why = str(error) if isinstance(error, UnusableError) else "it is not of the form that results have"
-        raise UnusableError(why) from error
-    return json.loads(text) | ({PICTURES: fields[PICTURES]} if PICTURES in fields else {})
+        text = json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
+    except (AttributeError, TypeError, RecursionError, ValueError) as error:
+        raise UnusableError(NO_RESULT) from error
+    return read_back(text) | ({PICTURES: fields[PICTURES]} if PICTURES in fields else {})
+
+
+def read_back(text: bytes) -> dict[str, Any]:
+    """The fields of a result from JSON. Raises UnusableError."""
+    if len(text) > MAX_RESULT_BYTES:
+        raise UnusableError(f"it has more than {MAX_RESULT_BYTES >> 20} MB")
+    try:
+        fields = json.loads(text)
+        if ESCAPED_SURROGATE in text:
+            fields = json.loads(json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace"))
+        expect_kinds(Result.from_fields(fields))
+    except (AttributeError, KeyError, OverflowError, TypeError, RecursionError, ValueError) as error:
+        raise UnusableError(NO_RESULT) from error
+    return fields
 
 
 def expect_kinds(result: Result) -> None:
@@ -71,19 +83,21 @@ def expect_kinds(result: Result) -> None:
     statuses = {question.status for question in result.questions}
     statuses |= {check.status for question in result.questions for check in question.checks}
     if not result.questions or not statuses <= set(STATUSES) or not is_a(result, Result):
-        raise UnusableError("it is not of the form that results have")
+        raise UnusableError(NO_RESULT)
 
 
 def is_a(value: Any, kind: Any) -> bool:
     """Whether a value is of a kind, that of a field of a result; all its parts are, too, and numbers are finite."""
-    if get_origin(kind) is list:
-        return type(value) is list and all(is_a(each, get_args(kind)[0]) for each in value)
-    if get_origin(kind) is dict:
-        of, to = get_args(kind)
-        return type(value) is dict and all(is_a(key, of) and is_a(each, to) for key, each in value.items())
+    if kind in (str, int, bool):
+        return type(value) is kind
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
     if is_dataclass(kind):
         return type(value) is kind and all(is_a(getattr(value, name), of) for name, of in kinds(kind).items())  # type: ignore[arg-type]
-    return type(value) in (int, float) and math.isfinite(value) if kind is float else type(value) is kind
+    if get_origin(kind) is list:
+        return type(value) is list and all(is_a(each, get_args(kind)[0]) for each in value)
+    of, to = get_args(kind)
+    return type(value) is dict and all(is_a(key, of) and is_a(each, to) for key, each in value.items())
 
 
 @cache
@@ -128,7 +142,7 @@ class Store:
             text = json.dumps(fields, ensure_ascii=True, allow_nan=False)
             pictures = [(key, place, *astuple(strip)) for place, strip in enumerate(result.get(PICTURES, ()))]
         except (TypeError, ValueError, RecursionError) as error:
-            raise UnusableError("it is not of the form that results have") from error
+            raise UnusableError(NO_RESULT) from error
         try:
             with self._connection:
                 self._connection.execute("DELETE FROM pictures WHERE key = ?", (key,))
@@ -157,8 +171,8 @@ class Store:
         ) as rows:
             found = rows.fetchone()
         try:
-            return None if found is None else usable(json.loads(found[0]))
-        except (RecursionError, ValueError):
+            return None if found is None else read_back(found[0])
+        except UnusableError:
             return None
 
     def pictures(self, key: str) -> list[Strip]:

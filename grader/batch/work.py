@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import math
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 from grader.assignment import REPOSITORY, pristine
 from grader.rubric import Question, load, seen_by, select
 
-from .schedule import Answer, Unfinished
+from .schedule import Answer, TooLong, Unfinished
 from .store import PICTURES, UnusableError, usable
 
 KEPT_MEMORY = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes
+PART = 0.5  # of a limit, for one check
 Contents = Mapping[str, Mapping[str, bytes]]  # files by name, by the key of their result
 DECIDES = ("grader/*.py", "grader/*.toml", "grader/checks/**/*.py", "grader/oracle/*.py", "grader/engine/*.py")
 DECIDES_TOO = ("grader/report/result.py", "data/*.py", "data/*.png")
@@ -30,7 +32,11 @@ class GradingError(Exception):
 
 
 class _TooLongError(Exception):
-    """A hand-in has to make room for others."""
+    """A hand-in has to make room for others; `begun` is how many checks it had begun."""
+
+    def __init__(self, begun: int):
+        super().__init__()
+        self.begun = begun
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ def grade_files(files: Mapping[str, bytes], settings: Settings, limit: float | N
     Args:
         files: contents by name.
         settings: what is asked.
-        limit: seconds after which to give up; a result that is there in time is the one that there is without.
+        limit: seconds after which to give up, or after PART of them in one check. A result that is there in time is the
+            one that there is without a limit.
 
     Returns:
         The fields of its results.json, without a name, and if there is something to show, strips under PICTURES.
@@ -138,19 +145,15 @@ def grade_files(files: Mapping[str, bytes], settings: Settings, limit: float | N
 
     if _launcher is None:
         begin(settings.device)
-    seconds, started = limit or WALL_SECONDS, time.monotonic()
-
-    def expect_time(check: object = None) -> None:
-        if limit is not None and time.monotonic() - started > limit:
-            raise _TooLongError
-
+    seconds = limit or math.inf
+    expect_time = _expect_time(seconds)
     result = grade(
         from_files("", files),
         _questions(settings),
         _launcher,
         settings.seed,
         expect_time,
-        call_seconds=min(CALL_SECONDS, seconds),
+        call_seconds=min(CALL_SECONDS, PART * seconds),
         wall_seconds=min(WALL_SECONDS, seconds),
         training=settings.training,
     )
@@ -159,18 +162,36 @@ def grade_files(files: Mapping[str, bytes], settings: Settings, limit: float | N
     return result.as_fields() | ({PICTURES: shown} if shown else {})
 
 
-def attempt(files: Mapping[str, bytes], settings: Settings, limit: float | None = None) -> Answer | None:
+def _expect_time(seconds: float) -> Callable[..., None]:
+    """What is to be called before every check and after the last, and raises _TooLongError once there is no time left.
+
+    That a call was cut because of `seconds` is never missed: its check took at least as long.
+    """
+    began = last = time.monotonic()
+    begun = 0
+
+    def expect_time(check: object = None) -> None:
+        nonlocal last, begun
+        now = time.monotonic()
+        if now - began >= seconds or now - last >= PART * seconds:
+            raise _TooLongError(begun)
+        last, begun = now, begun + 1
+
+    return expect_time
+
+
+def attempt(files: Mapping[str, bytes], settings: Settings, limit: float | None = None) -> Answer | TooLong:
     """Grade one submission, whatever it does.
 
     Returns:
-        The fields of a result that can be kept, or why there is none; None where it takes longer than `limit`.
+        The fields of a result that can be kept, or why there is none.
     """
     from grader.engine.launcher import StartError
 
     try:
         return usable(grade_files(files, settings, limit))
-    except _TooLongError:
-        return None
+    except _TooLongError as error:
+        return TooLong(error.begun)
     except (MemoryError, OSError, StartError):
         return Unfinished("The grader could not start what runs it.", traceback.format_exc(), again=True)
     except UnusableError as error:

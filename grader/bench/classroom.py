@@ -19,8 +19,8 @@ BROKEN_SHARE, HOSTILE_SHARE = 0.02, 0.01  # of the students
 COSTLY = ("exhausting",)  # attacks that use up memory or minutes: one of them would be all that is measured
 
 
-def make_class(students: int, seed: int = 0) -> dict[str, dict[str, bytes]]:
-    """What a class hands in: files by student, no two of them with the same contents."""
+def make_class(students: int, seed: int = 0, spoil: bool = True) -> dict[str, dict[str, bytes]]:
+    """What a class hands in: files by student, no two of them with the same contents; none is broken unless `spoil`."""
     draw, handout = random.Random(seed), read(HANDOUT)
     questions = [question for question in load() if not question.needs]
     required, optional = ([q for q in questions if q.optional == bonus] for bonus in (False, True))
@@ -30,7 +30,7 @@ def make_class(students: int, seed: int = 0) -> dict[str, dict[str, bytes]]:
         submission, of_their_own = answered(handout, required, fillings, draw), random.Random(f"{seed} {number}")
         if of_their_own.random() < AMBITIOUS:
             submission = answered(submission, optional, fillings, of_their_own)
-        files = spoiled(submission.sources, draw)
+        files = spoiled(submission.sources, draw) if spoil else dict(submission.sources)
         made[f"student-{number:04}"] = files | {"loss.py": files["loss.py"] + f"# {number}\n".encode()}
     return made
 

@@ -11,6 +11,8 @@ from grader.rubric import AUDIENCES, Question
 
 from .result import CheckResult, QuestionResult, Result
 
+MAX_TEXT = 20_000
+
 
 def visible_to(result: Result, audience: str) -> Result:
     """The result without the checks that one of AUDIENCES may not see; the points of questions stay."""
@@ -23,12 +25,16 @@ def visible_to(result: Result, audience: str) -> Result:
 
 
 def as_text(result: Result) -> str:
-    """What a student reads where there is room for plain text only: points, and why some are missing."""
+    """What a student reads where there is room for plain text only: points, and why some are missing.
+
+    It is cut to MAX_TEXT characters, which is what the cells of gradebooks hold.
+    """
     lines = [result.points]
     for question in result.shown:
         lines.append(_headline(question))
         lines += [f"  {reason}" for reason in (*(group[0].reason for group in question.reasons), *question.why_idle)]
-    return "\n".join([*lines, *(f"Note: {note}" for note in dict.fromkeys(result.notes))])
+    text = "\n".join([*lines, *(f"Note: {note}" for note in dict.fromkeys(result.notes))])
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
 
 
 def as_markdown(result: Result) -> str:

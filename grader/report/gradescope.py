@@ -236,13 +236,13 @@ def main(
     root = Path(os.environ.get("AUTOGRADER_ROOT", "/autograder"))
     try:
         questions = [question for question in select(load(), only) if training or not question.needs]
-        fields = grade_submission(root, questions, training, leaderboard)
+        text = as_json(grade_submission(root, questions, training, leaderboard))
     except SubmissionError as error:
-        fields = without_grade(f"There is nothing to grade: {error}")
+        text = as_json(without_grade(f"There is nothing to grade: {error}"))
     except Exception:  # whatever it is, the student must not wait for nothing
         traceback.print_exc()
-        fields = without_grade(FAILED)
-    write_whole(root / "results" / "results.json", as_json(fields))
+        text = as_json(without_grade(FAILED))
+    write_whole(root / "results" / "results.json", text)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from grader.batch.schedule import (
     SLOW,
     Answer,
     Schedule,
+    TooLong,
     Turn,
     Unfinished,
 )  # fmt: skip
@@ -78,6 +79,7 @@ UNUSABLE = {
     "not JSON": GOOD | {"notes": [object()]},
     "bytes": GOOD | {"output": b"text"},
     "deep": GOOD | {"notes": DEEP},
+    "a large number": GOOD | {"score": 10**400},
     "too large": GOOD | {"output": "x" * (MAX_RESULT_BYTES + 1)},
     "a field missing": {name: value for name, value in GOOD.items() if name != "bonus"},
     "a field too many": GOOD | {"more": 1},
@@ -351,14 +353,15 @@ def test_everybody_has_a_limited_turn_first_and_who_is_slow_comes_last() -> None
     while schedule.left:
         turn = begun(schedule)
         began.append(turn)
-        schedule.note(turn, None if turn.key in "ac" and turn.limit else GOOD, seconds=4.0)
+        late = turn.key in "ac" and turn.limit
+        schedule.note(turn, TooLong(" a c".index(turn.key)) if late else GOOD, seconds=4.0)
     assert began == [
         Turn("a", FIRST_SECONDS),
-        Turn("b", 2 * FIRST_SECONDS),
+        Turn("b", 2 * FIRST_SECONDS),  # all others so far took too long
         Turn("c", SLOW * 4),
         Turn("d"),  # nobody waits for it
-        Turn("a"),
-        Turn("c"),
+        Turn("c", begun=3),
+        Turn("a", begun=1),
     ]
 
 
@@ -399,7 +402,7 @@ def test_nothing_begins_beside_a_last_attempt() -> None:
     for _ in range(ATTEMPTS - 1):
         bad, slow = begun(schedule), begun(schedule)
         bad, slow = sorted((bad, slow), key=lambda turn: turn.key)
-        schedule.note(slow, None)
+        schedule.note(slow, TooLong())
         schedule.note(bad, ENDED)
     schedule.note(begun(schedule), GOOD)
     assert begun(schedule).failures == ATTEMPTS - 1
@@ -456,7 +459,7 @@ def test_a_first_turn_ends_in_time_and_gives_the_result_that_there_is_without(
 ) -> None:
     files = dict(solution.sources)
     files["loss.py"] = b"import time\n" + files["loss.py"].replace(b"def ", b"time.sleep(0.3)\ndef ", 1)
-    assert attempt(files, SETTINGS, 0.2) is None
+    assert isinstance(attempt(files, SETTINGS, 0.2), TooLong)
     answer, limited = attempt(files, SETTINGS), attempt(files, SETTINGS, 300)
     assert without_times(answer) == without_times(limited)
     assert isinstance(answer, dict)
