@@ -15,13 +15,11 @@ from typing import Any
 from .checks.runner import CHECKS, Check, Outcome, run
 from .engine.launcher import Launcher
 from .engine.student import CALL_SECONDS, WALL_SECONDS, Student
-from .engine.text import printable
 from .report.result import SCHEMA, QuestionResult, Result, environment, question_result
 from .rubric import Question, RubricError
 from .submission import Submission
 
 CHECKS_FOLDER = Path(__file__).with_name("checks")
-OUTPUT_CHARACTERS = 64 << 10
 TORCHVISION = ("torchvision", "torchvision.transforms.v2", "torchvision.utils")
 ENDLESS = 2  # time-outs of one question after which its other checks are not run
 
@@ -142,7 +140,7 @@ class Session:
         questions = self.question_results()
         return Result(
             schema=SCHEMA,
-            submission=printable(self.submission.name),
+            submission=self.submission.name,
             seed=self.seed,
             device=self.device,
             environment=environment(),
@@ -152,7 +150,7 @@ class Session:
             bonus=sum(question.score for question in questions if question.optional),
             seconds=round(time.perf_counter() - self.started, 3),
             notes=self.submission.notes + self._fault_notes() + self.student.notes,
-            output=printable(self.student.output, OUTPUT_CHARACTERS),
+            output=self.student.output,
             questions=questions,
             exhibits={check: outcome.exhibits for check, outcome in self.outcomes.items()},
         )

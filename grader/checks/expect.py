@@ -171,8 +171,8 @@ def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]]
     Raises:
         Failure: if a call has no result, or about the value that is not right at the smallest input.
     """
-    results = call_each(function, cases)
-    expect_all([(value, form.at(**inputs)) for value, inputs in zip(results, cases, strict=True)], what)
+    expected = [form.at(**inputs) for inputs in cases]
+    expect_all(list(zip(call_each(function, cases), expected, strict=True)), what)
 
 
 def expect_gradients(observed: Observation, expected: Expected, cotangent: Tensor | None = None) -> None:
