@@ -118,6 +118,11 @@ class Remote:
         return ".".join([self._label, *self._path])
 
 
+def of(remote: Remote, name: str) -> Remote:
+    """A part of a remote by its name with dots, as those of parameters are: only ever looked up in the worker."""
+    return Remote(remote._student, remote._root, (*remote._path, *name.split(".")), remote._label)
+
+
 def later(remote: Remote, *arguments: Any) -> Remote:
     """Call something whose result stays in the worker, when the next call with a result is made."""
     return remote._student.make(remote, arguments, {})
@@ -855,5 +860,6 @@ __all__ = [
     "later",
     "observe",
     "observe_each",
+    "of",
     "overwrite",
 ]

@@ -6,7 +6,6 @@ judges what a worker gave back, and takes too much memory or time for it.
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import os
 import signal
@@ -82,7 +81,8 @@ class Guard:
         self._clock = clock_of_this_thread()
         self._started, self._resident = self._clock(), resident_bytes()
         self._inside = True
-        _thread.start_new_thread(self._watch, ())  # nobody waits until it runs
+        # It has begun when this returns: one that has not passes for this thread where an exception is raised in it.
+        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

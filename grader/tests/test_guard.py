@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,17 +56,19 @@ def test_waiting_takes_no_time() -> None:
 def test_nothing_is_raised_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each guard is over its bound from the start, and left about when its thread looks."""
     monkeypatch.setattr(watchdog, "INTERVAL_SECONDS", 0.0005)
-    raised = 0
-    for turn in range(600):
+    before, raised = sys.getswitchinterval(), 0
+    sys.setswitchinterval(1e-5)
+    for turn in range(300):
         try:
             with Guard(1 << 40, -1):
-                for _ in range(turn * 100):
+                for _ in range(turn * 1000):
                     pass
         except Overrun:
             raised += 1
         for _ in range(2000):  # where one that comes late would come
             pass
-    assert 0 < raised <= 600
+    sys.setswitchinterval(before)
+    assert 0 < raised <= 300
 
 
 def outcomes(
