@@ -26,6 +26,8 @@ from .entry import Entry
 from .store import PICTURES, Store
 
 ATTEMPTS = 3  # of a submission whose process dies
+PROBLEMS = "problems"  # the name under which tracebacks of the grader travel with the fields of a result
+PROBLEMS_LOG = "problems.log"  # where they go, beside the store
 IN_FLIGHT = 2  # submissions a process has at hand, so that none waits for the parent
 KEPT_MEMORY = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes
 Contents = Mapping[str, Mapping[str, bytes]]  # files by name, by the key of their result
@@ -139,7 +141,8 @@ def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any
     """Grade one submission.
 
     Returns:
-        The fields of its results.json, without a name, and if there is something to show, strips under PICTURES.
+        The fields of its results.json, without a name, and if there is something to show, strips under PICTURES, and if
+        the grader stumbled, what for the log under PROBLEMS.
     """
     from grader.grading import grade
     from grader.report.pictures import strips
@@ -151,7 +154,8 @@ def grade_files(files: Mapping[str, bytes], settings: Settings) -> dict[str, Any
     submission = from_files("", files)
     result = grade(submission, questions, _launcher, settings.seed, training=settings.training)
     shown = strips(result.exhibits)
-    return result.as_fields() | ({PICTURES: shown} if shown else {})
+    beside = {PICTURES: shown, PROBLEMS: result.log}
+    return result.as_fields() | {name: value for name, value in beside.items() if value}
 
 
 # ---------------------------------------------------------------- in the parent
@@ -215,6 +219,9 @@ def carry_out(
         StoreError: if results cannot be kept.
     """
     for key, result in grade_contents(planned.waiting, settings, jobs, pool):
+        if problem := result.pop(PROBLEMS, ""):
+            with (store.path.parent / PROBLEMS_LOG).open("a", encoding="utf-8", errors="replace") as log:
+                log.write(f"{key}\n{problem}\n")
         store.save(key, result)
         tell(key, {name: value for name, value in result.items() if name != PICTURES})
 

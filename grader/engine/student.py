@@ -38,6 +38,7 @@ CHECK_SECONDS = 100.0
 WALL_SECONDS = 180.0
 JUDGING_SECONDS = 240.0
 MAX_CALLBACKS = 20_000
+KEPT_OUTPUT = 64 << 10
 MAX_ARGUMENTS = 16
 LINES_BEFORE = 8  # of code that may have led to an exception
 SHOWN_LINE = 200  # characters of one that is quoted
@@ -329,6 +330,10 @@ class Student:
     def notes(self) -> list[str]:
         """What student code changed in its process, in sentences; complete once it is closed."""
         return self._changes.notes()
+
+    def printed(self) -> str:
+        """The end of what student code has printed so far."""
+        return self._with_output(self._process.printed()) if self._process is not None else self.output
 
     def begin(self, seed: int, imports: Sequence[str] = (), question: str = "") -> None:
         """Start a check: forget the objects of the last one, put back what it changed, and seed the generators.
@@ -698,7 +703,7 @@ class Student:
         self._loaded.clear()
         self._forget()
         status, printed, self._trace = process.end()
-        self.output = (self.output + self._steady(printed))[-(64 << 10) :]
+        self.output = self._with_output(printed)
         self._outgrown = watchdog is not None and watchdog.tripped
         return status
 
@@ -718,6 +723,10 @@ class Student:
         if self._process is not None:
             self._end()
         return Failure("crashed", f"The process of this submission broke the rules of the wire: {why}.")
+
+    def _with_output(self, printed: str) -> str:
+        """What was printed before, and this, cut to its end."""
+        return (self.output + self._steady(printed))[-KEPT_OUTPUT:]
 
     def _steady(self, text: str) -> str:
         """Text of the worker less what differs from run to run: where objects are in memory, and the staged folder."""

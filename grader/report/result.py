@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.draw import Exhibits
-from grader.checks.runner import STATUSES, Outcome
+from grader.checks.runner import PROBLEM_CHARACTERS, STATUSES, Outcome
 from grader.engine.text import CHARACTERS, Clean
 from grader.rubric import Question
 
@@ -106,7 +106,10 @@ class QuestionResult(Clean):
 
 @dataclass(frozen=True)
 class Result(Clean):
-    """One submission, graded. `exhibits`, by the id of a check, are for the page and no part of results.json.
+    """One submission, graded.
+
+    By the id of a check, `exhibits` are for the page, and `problems`, tracebacks, for those who look after the grader;
+    neither is part of results.json.
 
     `score` has the points of optional questions, `bonus`, in it; `max_score` has not.
     """
@@ -124,7 +127,11 @@ class Result(Clean):
     notes: list[str]
     output: str = field(metadata={CHARACTERS: OUTPUT_CHARACTERS})
     questions: list[QuestionResult]
+    outputs: dict[str, str] = field(default_factory=dict, metadata={CHARACTERS: OUTPUT_CHARACTERS})
     exhibits: dict[str, Exhibits] = field(default_factory=dict, compare=False, repr=False)
+    problems: dict[str, str] = field(
+        default_factory=dict, compare=False, repr=False, metadata={CHARACTERS: PROBLEM_CHARACTERS}
+    )
 
     @property
     def shown(self) -> list[QuestionResult]:
@@ -166,8 +173,12 @@ class Result(Clean):
         """The fields of results.json."""
         questions = [vars(each) | {"checks": [dict(vars(check)) for check in each.checks]} for each in self.questions]
         fields = vars(self) | {"questions": questions}
-        del fields["exhibits"]
-        return fields
+        return {name: value for name, value in fields.items() if name not in ("exhibits", "problems")}
+
+    @property
+    def log(self) -> str:
+        """The problems as text, a traceback under the id of each check."""
+        return "\n".join(f"{check}\n{problem}" for check, problem in self.problems.items())
 
     def to_json(self) -> str:
         """The text of results.json."""
