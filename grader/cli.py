@@ -90,7 +90,7 @@ def grade(
     print_places(results, html)
     ours = [check.id for question in result.questions for check in question.checks if check.status == "grader_error"]
     if ours:
-        stop(f"the grader failed in {', '.join(ours)}; this is not the student's fault.")
+        stop(f"the grader failed in {', '.join(ours)}; this is not the student's fault. {log_of(results)} says where.")
     if result.score < fail_under:
         raise typer.Exit(1)
 
@@ -228,6 +228,9 @@ def write_down(result: Result, results: Path, html: Path | None) -> str:
     place = results
     try:
         result.write(results)
+        if result.problems:
+            place = log_of(results)
+            place.write_text(result.log, "utf-8", "replace")
         if html is not None:
             from .report.html import write
 
@@ -236,6 +239,11 @@ def write_down(result: Result, results: Path, html: Path | None) -> str:
     except OSError as error:
         return f"{place} could not be written: {error.strerror}."
     return ""
+
+
+def log_of(results: Path) -> Path:
+    """Where tracebacks go that are for those who look after the grader, beside results.json."""
+    return results.with_name(f"{results.stem}.log")
 
 
 def expect_solution() -> None:

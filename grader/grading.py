@@ -15,14 +15,13 @@ from typing import Any
 from .checks.runner import CHECKS, Check, Outcome, run
 from .engine.launcher import Launcher
 from .engine.student import CALL_SECONDS, WALL_SECONDS, Student
-from .engine.text import printable
 from .report.result import SCHEMA, QuestionResult, Result, environment, question_result
-from .rubric import Question, RubricError
+from .rubric import AUDIENCES, Question, RubricError
 from .submission import Submission
 
 CHECKS_FOLDER = Path(__file__).with_name("checks")
-OUTPUT_CHARACTERS = 64 << 10
 TORCHVISION = ("torchvision", "torchvision.transforms.v2", "torchvision.utils")
+SEEN_OUTPUT = 16 << 10  # characters of what was printed before the checks that an audience may not see
 ENDLESS = 2  # time-outs of one question after which its other checks are not run
 
 
@@ -51,12 +50,20 @@ def checks_of(question: Question) -> list[Check]:
 
 
 def in_order(questions: list[Question]) -> list[Check]:
-    """The checks of questions in the order to run them: the rubric's, but those that need imports come last.
+    """The checks of questions in the order to run them.
+
+    Those that train come last, after all that they need. Those that fewer people may see come after the others, so that
+    what student code prints before them holds nothing of their inputs. Then come those that need imports.
 
     Raises RubricError as `checks_of` does.
     """
-    checks = [check for question in questions for check in checks_of(question)]
-    return sorted(checks, key=lambda check: bool(check.imports))
+
+    def place(of: tuple[Question, Check]) -> tuple[bool, int, bool]:
+        question, check = of
+        return bool(question.needs), AUDIENCES.index(question.audiences[check.name]), bool(check.imports)
+
+    pairs = [(question, check) for question in questions for check in checks_of(question)]
+    return [check for _, check in sorted(pairs, key=place)]
 
 
 @dataclass
@@ -71,10 +78,14 @@ class Session:
     training: bool = True
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
+    printed: dict[str, str] = field(default_factory=dict)  # by audience, before a check ran that it may not see
 
     def run(self, check: Check) -> Outcome:
         """Run one check, or say why there is nothing to run."""
         question = next(question for question in self.questions if question.id == check.question)
+        for audience in AUDIENCES[: AUDIENCES.index(question.audiences[check.name])]:
+            if audience not in self.printed:
+                self.printed[audience] = self.student.printed()[-SEEN_OUTPUT:]
         outcome = self._gate(check, question) or self._named(run(check, self.student, self.seed), question)
         self.outcomes[check.id] = outcome
         return outcome
@@ -142,7 +153,7 @@ class Session:
         questions = self.question_results()
         return Result(
             schema=SCHEMA,
-            submission=printable(self.submission.name),
+            submission=self.submission.name,
             seed=self.seed,
             device=self.device,
             environment=environment(),
@@ -152,9 +163,11 @@ class Session:
             bonus=sum(question.score for question in questions if question.optional),
             seconds=round(time.perf_counter() - self.started, 3),
             notes=self.submission.notes + self._fault_notes() + self.student.notes,
-            output=printable(self.student.output, OUTPUT_CHARACTERS),
+            output=self.student.output,
             questions=questions,
+            outputs=self.printed,
             exhibits={check: outcome.exhibits for check, outcome in self.outcomes.items()},
+            problems={check: outcome.problem for check, outcome in self.outcomes.items() if outcome.problem},
         )
 
 

@@ -1,4 +1,4 @@
-"""Runs the checks of one submission under pytest, which bounds each from outside.
+"""Runs the checks of one submission under pytest.
 
 pytest sees only grader/checks: no configuration, plugin or file of the submission or of the machine.
 """
@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 
 from .checks.draw import Draw
-from .checks.runner import Check, Outcome
+from .checks.runner import Check
 from .engine.launcher import Launcher, StartError
 from .engine.student import Student
 from .grading import CHECKS_FOLDER, Session, in_order, session
@@ -23,11 +23,9 @@ from .report.result import Result
 from .rubric import Question
 from .submission import Submission
 
-CHECK_SECONDS = 100  # over any sum of calls that each keep the worker's own deadline
 OPTIONS = (
     *("-c", os.devnull, f"--rootdir={CHECKS_FOLDER}", f"--confcutdir={CHECKS_FOLDER}"),
-    *("-p", "pytest_timeout", "-p", "no:cacheprovider", "--capture=no"),
-    *("-o", f"timeout={CHECK_SECONDS}", "-o", "timeout_func_only=true"),
+    *("-p", "no:cacheprovider", "--capture=no"),
 )
 FOREIGN = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
 
@@ -67,10 +65,6 @@ class ChecksPlugin:
         self.progress(check)
         try:
             outcome = self.current.run(check)
-        except pytest.fail.Exception:  # pytest-timeout, from outside
-            self.current.student.close()
-            outcome = Outcome(check, "timeout", f"This check had not ended after {CHECK_SECONDS} s.")
-            self.current.outcomes[check.id] = outcome
         except StartError as error:
             self.start_error = error
             pytest.exit(str(error))

@@ -108,7 +108,7 @@ def grade_all(request: Request, console: Console | None = None) -> bool:
             settings = settings_of(request, store)
             planned = plan(entries, settings, store, request.regrade, only_shard)
             say(console, f"isolation: {isolation}. Seed {settings.seed}. {len(planned.waiting)} left to grade.")
-            left = grade_waiting(planned, settings, store, request, console)
+            left = grade_waiting(planned, settings, store, request, console, problems)
             if only_shard is None:
                 give_back(request, entries, planned, store, left, problems, console)
             elif left:
@@ -228,7 +228,7 @@ def class_seed(store: Store, seed: int | None, is_shard: bool = False) -> int:
 
 
 def grade_waiting(
-    planned: Plan, settings: Settings, store: Store, request: Request, console: Console
+    planned: Plan, settings: Settings, store: Store, request: Request, console: Console, problems: Problems
 ) -> dict[str, Unfinished]:
     """Grade what a plan has to grade, and show how it goes on. Returns and raises what `carry_out` does."""
     with ExitStack() as stack:
@@ -238,7 +238,7 @@ def grade_waiting(
             say(console, *cluster.notes)
             pool = cluster.grade
         tell = stack.enter_context(live(len(planned.waiting), planned.keys, console))
-        return carry_out(planned, settings, store, request.jobs, tell, pool)
+        return carry_out(planned, settings, store, request.jobs, tell, pool, problems)
 
 
 def cluster_of(request: Request, scheduler: Scheduler) -> AbstractContextManager[Cluster]:

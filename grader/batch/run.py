@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from grader.report.entry import Entry
 
 from .pool import on_a_pool
+from .problems import Problems
 from .schedule import Answer, Unfinished
-from .store import PICTURES, Store, UnusableError
+from .store import BESIDE, PROBLEMS, Store, UnusableError
 from .work import Contents, Settings, key_of
 
 # Grades contents with settings on so many processes, and gives keys and answers as they come.
@@ -73,10 +74,11 @@ def carry_out(
     jobs: int,
     tell: Callable[[str, Answer], None],
     pool: Pool = on_a_pool,
+    problems: Problems | None = None,
 ) -> dict[str, Unfinished]:
     """Grade what waits, on processes of this machine or on `pool`; results go to the store as they come.
 
-    `tell` is told the key and the answer of each, without pictures.
+    `tell` is told the key and the answer of each, without pictures; `problems` where the grader itself failed.
 
     Returns:
         By key, why what has no result has none.
@@ -92,7 +94,9 @@ def carry_out(
             left[key] = answer
             tell(key, answer)
         else:
-            tell(key, {name: value for name, value in answer.items() if name != PICTURES})
+            if problems and PROBLEMS in answer:
+                problems.note(key, "the grader failed in a check, or could not judge what it got", answer[PROBLEMS])
+            tell(key, {name: value for name, value in answer.items() if name not in BESIDE})
     return left
 
 

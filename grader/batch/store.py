@@ -41,6 +41,8 @@ NO_RESULT = "it is not of the form that results have"
 ESCAPED_SURROGATE = b"\\ud"  # how JSON writes one, in ASCII
 MAX_RESULT_BYTES = 16 << 20
 PICTURES = "pictures"  # the name under which strips of images travel with the fields of a result
+PROBLEMS = "problems"  # that of the grader's own tracebacks, which are not kept
+BESIDE = (PICTURES, PROBLEMS)
 
 
 class StoreError(Exception):
@@ -57,11 +59,11 @@ def usable(fields: Any) -> dict[str, Any]:
     Characters that no file can hold, lone surrogates, become question marks. Raises UnusableError.
     """
     try:
-        plain = {name: value for name, value in fields.items() if name != PICTURES}
+        plain = {name: value for name, value in fields.items() if name not in BESIDE}
         text = json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace")
     except (AttributeError, TypeError, RecursionError, ValueError) as error:
         raise UnusableError(NO_RESULT) from error
-    return read_back(text) | ({PICTURES: fields[PICTURES]} if PICTURES in fields else {})
+    return read_back(text) | {name: fields[name] for name in BESIDE if name in fields}
 
 
 def read_back(text: bytes) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class Store:
             UnusableError: if it is nothing that can be kept.
             StoreError: if nothing can, for instance on a full disk.
         """
-        fields = {name: value for name, value in result.items() if name != PICTURES}
+        fields = {name: value for name, value in result.items() if name not in BESIDE}
         try:
             text = json.dumps(fields, ensure_ascii=True, allow_nan=False)
             pictures = [(key, place, *astuple(strip)) for place, strip in enumerate(result.get(PICTURES, ()))]

@@ -18,7 +18,7 @@ from grader.assignment import REPOSITORY, pristine
 from grader.rubric import Question, load, seen_by, select
 
 from .schedule import Answer, TooLong, Unfinished
-from .store import PICTURES, UnusableError, usable
+from .store import PICTURES, PROBLEMS, UnusableError, usable
 
 KEPT_MEMORY = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of mallopt(3), in bytes
 PART = 0.5  # of a limit, for one check
@@ -133,7 +133,8 @@ def grade_files(files: Mapping[str, bytes], settings: Settings, limit: float | N
             one that there is without a limit.
 
     Returns:
-        The fields of its results.json, without a name, and if there is something to show, strips under PICTURES.
+        The fields of its results.json, without a name, and if there is something to show, strips under PICTURES;
+        under PROBLEMS what those who grade should know of the grader's own failures.
 
     Raises:
         _TooLongError: if that takes longer than `limit`.
@@ -159,7 +160,8 @@ def grade_files(files: Mapping[str, bytes], settings: Settings, limit: float | N
     )
     expect_time()
     shown = strips(result.exhibits)
-    return result.as_fields() | ({PICTURES: shown} if shown else {})
+    beside = {PICTURES: shown, PROBLEMS: result.log}
+    return result.as_fields() | {name: value for name, value in beside.items() if value}
 
 
 def _expect_time(seconds: float) -> Callable[..., None]:

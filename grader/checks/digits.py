@@ -72,8 +72,8 @@ def explain_digits(judged: Sequence[tuple[Tensor, Expected]]) -> str:
 
 def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]], what: str) -> None:
     """`grader.checks.expect.expect_each`, which also tells numbers that were rounded to 16 bits."""
-    results = [(value, form.at(**inputs)) for value, inputs in zip(call_each(function, cases), cases, strict=True)]
-    expect_with_digits(results, what)
+    expected = [form.at(**inputs) for inputs in cases]
+    expect_with_digits(list(zip(call_each(function, cases), expected, strict=True)), what)
 
 
 def expect_with_digits(results: Sequence[tuple[object, Expected]], what: str = "the result") -> None:

@@ -81,9 +81,12 @@ def explain_shape(got: tuple[int, ...], right: tuple[int, ...]) -> str:
 
 
 def state(value: Any, what: str) -> dict[str, Tensor]:
-    """`value`, if it is a state: tensors by name; raises Failure if it is not."""
+    """`value`, if it is a state: finite tensors by name; raises Failure if it is not."""
     if not isinstance(value, dict) or not value or not all(isinstance(x, Tensor) for x in value.values()):
         raise wrong(f"{what} is not a dict of tensors by name.", "Leave state_dict as it is.")
+    for name, x in value.items():
+        if not bool(x.isfinite().all()):
+            raise wrong(f"{what} is not finite: {name} holds {'nan' if x.isnan().any() else 'inf'}.")
     return value
 
 
@@ -171,8 +174,8 @@ def expect_each(function: Remote, form: Form, cases: Sequence[dict[str, Tensor]]
     Raises:
         Failure: if a call has no result, or about the value that is not right at the smallest input.
     """
-    results = call_each(function, cases)
-    expect_all([(value, form.at(**inputs)) for value, inputs in zip(results, cases, strict=True)], what)
+    expected = [form.at(**inputs) for inputs in cases]
+    expect_all(list(zip(call_each(function, cases), expected, strict=True)), what)
 
 
 def expect_gradients(observed: Observation, expected: Expected, cotangent: Tensor | None = None) -> None:

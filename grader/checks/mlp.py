@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -34,6 +34,7 @@ from grader.engine.student import (
     gather,
     later,
     observe,
+    of,
     overwrite,
 )
 from grader.oracle.mlp import GAINS, MOST_LAYERS, draw_gains, name_activations, name_output
@@ -207,7 +208,7 @@ class Circuit:
         self.last = {name for name, x in weights.items() if set(x.shape) & set(plan.outputs)}
         self.hidden = [name for name in weights if name not in self.last]
         self.weights = {name: self._draw(name, x, plan, draw) for name, x in parameters.items()}
-        self.tensors = gather(module, [reduce(getattr, name.split("."), module).data for name in parameters])
+        self.tensors = gather(module, [of(module, name).data for name in parameters])
 
     def _draw(self, name: str, parameter: Tensor, plan: Plan, draw: Draw) -> Tensor:
         weights = draw.uniform(0.5, 1.5, *parameter.shape)
@@ -685,7 +686,7 @@ def find_gradients(
         if "does not require grad" not in failure.message:
             raise
         for name in parameters:
-            if not fetch(reduce(getattr, name.split("."), module).requires_grad)[0]:
+            if not fetch(of(module, name).requires_grad)[0]:
                 raise wrong(
                     f"The parameter {name} does not require a gradient, so that it never learns.",
                     "It is frozen: leave out requires_grad_(False) and requires_grad=False.",

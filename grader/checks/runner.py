@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from grader.engine.launcher import StartError
 from grader.engine.student import Failure, Student
+from grader.engine.text import CHARACTERS, Clean
+from grader.engine.watchdog import Guard, OutOfMemory, OutOfTime, Overrun, ran_out_of_memory
 
 from .draw import Draw, Exhibits
 from .margins import Ledger, kept_in
@@ -24,6 +26,14 @@ STATUSES = (
     "timeout",
     "crashed",
     "grader_error",
+)
+PROBLEM_CHARACTERS = 8000
+GROWTH_BYTES = 1 << 30  # of this process, while it judges what a check is given
+JUDGING_SECONDS = 60.0  # of the processor, for one check
+COULD_NOT_JUDGE = "Your code gave back values that this check could not judge."
+LOOK_AT_RESULTS = (
+    "Look at the types, shapes and sizes of what it returns, of its attributes and of the parameters of its networks, "
+    "and at what it passes to functions that it is given."
 )
 CheckFunction = Callable[[Student, Draw], None]
 CHECKS: dict[str, Check] = {}
@@ -54,7 +64,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Clean):
     """How a check ended.
 
     Attributes:
@@ -66,6 +76,7 @@ class Outcome:
         seconds: for how long it ran.
         margins: how much of every tolerance it used.
         exhibits: what it has to show.
+        problem: a traceback for those who look after the grader, which is for no student to see.
     """
 
     check: Check
@@ -76,6 +87,7 @@ class Outcome:
     seconds: float = 0.0
     margins: Ledger = field(default_factory=Ledger)
     exhibits: Exhibits = field(default_factory=Exhibits)
+    problem: str = field(default="", metadata={CHARACTERS: PROBLEM_CHARACTERS})
 
 
 def question(question_id: str, imports: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
@@ -101,21 +113,38 @@ def run(check: Check, student: Student, seed: int) -> Outcome:
         StartError: if not even a first worker starts.
     """
     started = time.perf_counter()
-    status, message, hint, where = "passed", "", "", ""
     draw = Draw(seed, check.id)
+    failure, problem = Failure("passed", ""), ""
+    guard = Guard(GROWTH_BYTES, min(JUDGING_SECONDS, student.judging_seconds))
     try:
-        with kept_in(draw.margins):
+        if student.judging_seconds <= 0:
+            raise Failure("timeout", "Not run: to judge the checks before this one took all the time there is.")
+        with guard, kept_in(draw.margins):
             student.begin(draw.worker_seed, check.imports, check.question)
             check.function(student, draw)
             student.settle()
-    except Failure as failure:
-        status, message, hint, where = failure.status, failure.message, failure.hint, failure.where
+    except Failure as verdict:
+        failure = verdict
     except StartError as error:
         if not student.isolation.layers:  # no worker ever started: there is nothing to grade with
             raise
-        status, message = "grader_error", str(error)
-    except Exception:
-        status = "grader_error"
-        message = f"The grader failed in {check.id}; tell the instructor.\n{traceback.format_exc(limit=-4)}"
+        failure, problem = Failure("grader_error", str(error)), traceback.format_exc()
+    except (Exception, Overrun) as error:
+        failure, problem = _unexpected(check, student, error), traceback.format_exc()
+        student.drop()
+    student.judging_seconds -= guard.used
     seconds = time.perf_counter() - started
-    return Outcome(check, status, message, hint, where, seconds, draw.margins, draw.exhibits)
+    said = (failure.status, failure.message, failure.hint, failure.where)
+    return Outcome(check, *said, seconds, draw.margins, draw.exhibits, problem[-PROBLEM_CHARACTERS:])
+
+
+def _unexpected(check: Check, student: Student, error: BaseException) -> Failure:
+    """What an exception in a check means: once the worker has said anything, that is what the check stumbled over."""
+    if not student.answered:
+        return Failure("grader_error", f"The grader failed in {check.id}; tell the instructor.")
+    about = f"what {student.doing} gave back" if student.doing else "what your code gave back"
+    if isinstance(error, OutOfTime):
+        return Failure("timeout", f"To judge {about} took too long.", LOOK_AT_RESULTS)
+    if isinstance(error, OutOfMemory) or ran_out_of_memory(error):
+        return Failure("out_of_memory", f"To judge {about} takes more memory than there is.", LOOK_AT_RESULTS)
+    return Failure("error", COULD_NOT_JUDGE, LOOK_AT_RESULTS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from grader.engine.student import Failure, Remote, Student, fetch, later, overwrite
+from grader.engine.student import Failure, Remote, Student, fetch, later, of, overwrite
 from grader.oracle.answers import form
 
 from .draw import Draw
@@ -72,11 +71,6 @@ class Blueprint:
     def vector(self, state: State) -> Tensor:
         """The parameters of a state, one after another: (n,)."""
         return torch.cat([state[name].flatten() for name in self.parameters])
-
-
-def of(network: Remote, name: str) -> Remote:
-    """A parameter or buffer of a network, by its name with dots."""
-    return reduce(getattr, name.split("."), network)
 
 
 def nested(nn: Remote) -> Remote:

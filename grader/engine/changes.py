@@ -35,7 +35,7 @@ class Changes:
         Raises:
             WireError: if it is malformed, or names what no worker watches.
         """
-        found = decode(reported, {}, _no_object)
+        found = decode(reported, {}, _no_object, printable)
         if type(found) is not dict:
             raise WireError("a malformed list of changes")
         for module, parts in found.items():
@@ -51,7 +51,7 @@ class Changes:
     def notes(self) -> list[str]:
         """A sentence for each file and each question."""
         of_files = [
-            f"Importing {printable(file, 80)} changed {_listed(told)}; "
+            f"Importing {file} changed {_listed(told)}; "
             + (f"{_were(told)}." if all(told.values()) else f"{_listed(_stuck(told))} cannot be put back.")
             for file, told in sorted(self._by_file.items())
         ]

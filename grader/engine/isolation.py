@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .text import printable
+from .text import Clean
 
 SHOWN = 4  # of the things that a submission could do, in one line
 
@@ -15,7 +15,7 @@ class WeakIsolationError(Exception):
 
 
 @dataclass(frozen=True)
-class Isolation:
+class Isolation(Clean):
     """The layers of a worker, and what became of its attempts at what is forbidden.
 
     Attributes:
@@ -29,8 +29,8 @@ class Isolation:
     @classmethod
     def from_hello(cls, hello: Any) -> Isolation:
         """Read a worker's hello. Raises TypeError, KeyError or AttributeError if it is malformed."""
-        layers = {printable(str(name)): printable(str(state)) for name, state in hello["layers"].items()}
-        return cls(layers, {printable(str(what)): stopped is True for what, stopped in hello["stopped"].items()})
+        layers = {str(name): str(state) for name, state in hello["layers"].items()}
+        return cls(layers, {str(what): stopped is True for what, stopped in hello["stopped"].items()})
 
     @property
     def strong(self) -> bool:

@@ -92,6 +92,14 @@ class Process:
             self.watchdog.start()
         return self
 
+    def printed(self) -> str:
+        """The end of what the worker has printed so far."""
+        descriptor = self.output.fileno()
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        data = os.read(descriptor, MAX_OUTPUT_BYTES)
+        os.lseek(descriptor, 0, os.SEEK_END)  # where the worker, whose position this is as well, goes on
+        return data[-KEPT_OUTPUT_BYTES:].decode("utf-8", "replace")
+
     def show_stack(self) -> None:
         """Have the worker write where it is, for `end` to return, if it still can."""
         before, deadline = os.fstat(self.trace.fileno()).st_size, time.monotonic() + STACK_SECONDS

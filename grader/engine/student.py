@@ -27,22 +27,26 @@ import torch
 from .advice import advise
 from .changes import Changes
 from .isolation import Isolation
-from .launcher import Launcher, Process
-from .text import printable
+from .launcher import Launcher, Process, StartError
+from .text import clean, printable
+from .tracebacks import Frame, read_error, read_reached, read_stack
 from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
 
 CALL_SECONDS = 10.0
 IMPORT_SECONDS = 5.0
+CHECK_SECONDS = 100.0
 WALL_SECONDS = 180.0
+JUDGING_SECONDS = 240.0
 MAX_CALLBACKS = 20_000
+KEPT_OUTPUT = 64 << 10
 MAX_ARGUMENTS = 16
 LINES_BEFORE = 8  # of code that may have led to an exception
+SHOWN_LINE = 200  # characters of one that is quoted
 MAX_LINE = 500  # characters of a line that are searched: the time that a pattern takes grows with their square
 KEEP_NAMES = "Keep the names and signatures of the handout."
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
 Result = TypeVar("Result")
 Answer = tuple[dict[str, Any], Tensors]  # the reply to a request, and its tensors
-STACK_LINE = re.compile(r'File "(?P<path>[^"\n]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
 class Failure(Exception):
@@ -50,7 +54,7 @@ class Failure(Exception):
 
     Attributes:
         status: the verdict, one of those of `grader.checks.runner`.
-        message: what was measured, in a sentence for the student; safe to print.
+        message: what was measured, in a sentence for the student; safe to show, as all its texts are.
         hint: what the mistake is, and what to do about it, or "".
         where: where it shows, as which term, axis, image or step, or "".
     """
@@ -58,9 +62,7 @@ class Failure(Exception):
     def __init__(self, status: str, message: str, hint: str = "", where: str = ""):
         super().__init__(message)
         self.status = status
-        self.message = message
-        self.hint = hint
-        self.where = where
+        self.message, self.hint, self.where = clean((message, hint, where))
 
     def told(self, hint: str) -> Failure:
         """The same failure with another hint."""
@@ -115,6 +117,11 @@ class Remote:
 
     def __repr__(self) -> str:
         return ".".join([self._label, *self._path])
+
+
+def of(remote: Remote, name: str) -> Remote:
+    """A part of a remote by its name with dots, as those of parameters are: only ever looked up in the worker."""
+    return Remote(remote._student, remote._root, (*remote._path, *name.split(".")), remote._label)
 
 
 def later(remote: Remote, *arguments: Any) -> Remote:
@@ -254,6 +261,12 @@ class Student:
         wall_seconds: longest all calls together may take.
         imports: modules that some check will ask for, to be made ready beside the first checks.
         always: modules that the submission imports, and that a worker must have imported before it starts.
+
+    Attributes:
+        answered: whether the worker has said anything since the check began: what goes wrong after that may be due to
+            what it said.
+        doing: what it said that about, in the student's words.
+        judging_seconds: those of the processor that are left to judge what it gives back.
     """
 
     def __init__(
@@ -268,11 +281,15 @@ class Student:
         self.directory = directory
         self.isolation = Isolation({}, {})
         self.output = ""
+        self.answered = False
+        self.doing = ""
+        self.judging_seconds = JUDGING_SECONDS
         self._launcher = launcher
         self._expected_imports = imports
         self._always = always
         self._call_seconds = call_seconds
         self._seconds_left = wall_seconds
+        self._reserve = 0.0  # of them, for the checks after this one
         self._process: Process | None = None
         self._request_id = 0
         self._called = ""
@@ -292,7 +309,8 @@ class Student:
         self._imported_once: set[str] = set()
         self._importing = ""
         self._loaded: set[str] = set()
-        self._files: dict[str, bool] = {}
+        # As they are before any code of the submission runs, which could keep others from opening its files.
+        self._files = {path.name: path.read_text("utf-8", "replace") for path in directory.glob("*.py")}
 
     def __getattr__(self, module: str) -> Remote:
         if module.startswith("_"):
@@ -313,6 +331,10 @@ class Student:
         """What student code changed in its process, in sentences; complete once it is closed."""
         return self._changes.notes()
 
+    def printed(self) -> str:
+        """The end of what student code has printed so far."""
+        return self._with_output(self._process.printed()) if self._process is not None else self.output
+
     def begin(self, seed: int, imports: Sequence[str] = (), question: str = "") -> None:
         """Start a check: forget the objects of the last one, put back what it changed, and seed the generators.
 
@@ -323,6 +345,8 @@ class Student:
             question: that of the check; that of the one before by default.
         """
         self._question = question or self._question
+        self.answered, self.doing = False, ""
+        self._reserve = max(0.0, self._seconds_left - CHECK_SECONDS)
         imports = [*imports, *self._always]
         self._launcher.require(imports)
         if self._process is not None and not self._process.imports.issuperset(imports):
@@ -330,6 +354,14 @@ class Student:
         self._forget()
         emptied = sorted(self._load_failures)  # others import them too, by way of the recipes
         self._waiting = [Request({"operation": "begin", "seed": seed, "emptied": emptied})]
+
+    def drop(self) -> None:
+        """End the worker where it is, in the middle of a request say, after what no check expects."""
+        self._functions, self._looks_ahead = [], False
+        self._forget()
+        if self._process is not None:
+            with suppress(StartError):  # what starts workers may have been interrupted as well; it starts again
+                self._end()
 
     def close(self) -> None:
         """End the worker, and keep what it printed and what the last check changed."""
@@ -460,9 +492,7 @@ class Student:
 
     def _is_students(self, module: str) -> bool:
         """Whether a module is one of the submission's files."""
-        if module not in self._files:
-            self._files[module] = (self.directory / f"{module}.py").exists()
-        return self._files[module]
+        return f"{module}.py" in self._files
 
     def _ask(self, request: Callable[[], Request]) -> Answer:
         """Send what waits and a request, in one round trip, with the callbacks in it.
@@ -550,9 +580,11 @@ class Student:
         self._at, self._importing = None, ""
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
+        if self._seconds_left <= self._reserve:
+            raise Failure("timeout", f"Your code had not done what this check asks after {CHECK_SECONDS:.0f} s.")
         process = self._process = self._process or self._spawn()
         self._request_id = secrets.randbits(62)  # not to be guessed by a frame sent ahead of its question
-        seconds = min(seconds or self._call_seconds, self._seconds_left)
+        seconds = min(seconds or self._call_seconds, self._seconds_left - self._reserve)
         message = {"id": self._request_id, "requests": [r.message for r in requests]}
         started, trusted_seconds = time.monotonic(), 0.0
         try:
@@ -561,6 +593,7 @@ class Student:
             process.channel.send(message, tensors, started + seconds)
             for _ in range(MAX_CALLBACKS):
                 reply, received = process.channel.receive(started + seconds + trusted_seconds)
+                self.answered, self.doing = True, requests[-1].what
                 if "callback" not in reply:
                     try:
                         return self._checked(requests, reply), received
@@ -586,10 +619,9 @@ class Student:
 
     def _reached(self, requests: list[Request]) -> str:
         """What a worker that was ended had come to, as far as it said; and the file that it was importing."""
-        line, _, _ = self._trace.partition("\n")
-        number, _, module = line.strip().partition(" ")
-        self._at = requests[min(int(number), len(requests) - 1)] if number.isdecimal() else requests[-1]
-        self._importing = module if module and self._is_students(module) else ""
+        number, module = read_reached(self._trace)
+        self._at = requests[-1 if number is None else min(number, len(requests) - 1)]
+        self._importing = module if self._is_students(module) else ""
         return f"import {self._importing}" if self._importing else self._at.what
 
     def _overdue(self, what: str, seconds: float) -> Failure:
@@ -645,7 +677,7 @@ class Student:
         tensors: Packed = {}
         try:
             positional = [self._decode(argument, received) for argument in arguments]
-            named = {name: self._decode(value, received) for name, value in keywords.items()}
+            named = {printable(name): self._decode(value, received) for name, value in keywords.items()}
             expect_signature(function, signature, positional, named)
             value = function(*positional, **named)
         except BaseException:
@@ -654,9 +686,13 @@ class Student:
         return {"result": self._encode(value, tensors)}, tensors
 
     def _spawn(self) -> Process:
+        """Start a worker. The first start is the machine's time, and those after it are the submission's."""
+        started, is_first = time.monotonic(), not self.isolation.layers
         process = self._launcher.spawn(self.directory)
         self._launcher.expect(self._expected_imports)
         self.isolation = process.isolation
+        if not is_first:
+            self._seconds_left -= time.monotonic() - started
         return process
 
     def _end(self) -> int:
@@ -667,7 +703,7 @@ class Student:
         self._loaded.clear()
         self._forget()
         status, printed, self._trace = process.end()
-        self.output = (self.output + self._steady(printed))[-(64 << 10) :]
+        self.output = self._with_output(printed)
         self._outgrown = watchdog is not None and watchdog.tripped
         return status
 
@@ -686,7 +722,11 @@ class Student:
         """End a worker that sent what no worker sends; the Failure is the submission's."""
         if self._process is not None:
             self._end()
-        return Failure("crashed", f"The process of this submission broke the rules of the wire: {printable(why)}.")
+        return Failure("crashed", f"The process of this submission broke the rules of the wire: {why}.")
+
+    def _with_output(self, printed: str) -> str:
+        """What was printed before, and this, cut to its end."""
+        return (self.output + self._steady(printed))[-KEPT_OUTPUT:]
 
     def _steady(self, text: str) -> str:
         """Text of the worker less what differs from run to run: where objects are in memory, and the staged folder."""
@@ -694,38 +734,33 @@ class Student:
 
     def _last_line(self) -> str:
         """Where in the student's files the worker last said it was, as a sentence."""
-        last_stack = re.split(r"^(?:Timeout|Fatal Python error)", self._trace, flags=re.MULTILINE)[-1]
-        for match in STACK_LINE.finditer(last_stack):
-            path = Path(match["path"])
-            if path.parent == self.directory:
-                return f" It was here:\n{self._quote(path.name, int(match['line']), match['function'])}"
+        for path, line, function in read_stack(self._trace):
+            if os.path.dirname(path) == str(self.directory):  # noqa: PTH120 (not every text is a path)
+                return f" It was here:\n{self._quote(Frame(os.path.basename(path), line, function))}"  # noqa: PTH119
         return ""
 
-    def _quote(self, file: str, line: int, function: str) -> str:
+    def _quote(self, frame: Frame) -> str:
         """A line of the student's own file, as a traceback shows it."""
-        source = self._lines(file)
-        text = source[line - 1].strip() if 0 < line <= len(source) else ""
-        return printable(f'  File "{file}", line {line}, in {function}' + (f"\n    {text}" if text else ""))
+        source = self._lines(frame.file)
+        text = source[frame.line - 1].strip() if 0 < frame.line <= len(source) else ""
+        place = f'  File "{frame.file}", line {frame.line}, in {frame.function}'
+        return f"{place}\n    {printable(text, SHOWN_LINE)}" if text else place
 
     def _student_error(self, error: Any) -> Failure:
         """The Failure for an exception in the worker, told with the student's own lines."""
-        try:
-            kind, name, message = (str(error[key]) for key in ("kind", "type", "message"))
-            frames = [(str(file), int(line), str(function)) for file, line, function in error["frames"]]
-        except (TypeError, KeyError, ValueError) as reason:
-            raise WireError("a malformed error") from reason
+        kind, name, message, frames = read_error(error)
         raised = printable(self._steady(f"{name}: {message}"))
         if kind == "missing":
             return Failure("error", printable(message) + ".", KEEP_NAMES)
-        if name == "NotImplementedError" and re.fullmatch(r"\d\.\d\w?", message):
+        if name == "NotImplementedError" and re.fullmatch(r"\d\.\d\w?", message, re.ASCII):
             return Failure("not_attempted", f"Your code runs into question {message}, which is not filled in.")
-        trace = "\n".join([*(self._quote(*frame) for frame in frames[-3:]), raised])
+        trace = "\n".join([*(self._quote(frame) for frame in frames[-3:]), raised])
         if kind == "memory":
             return Failure("out_of_memory", f"Your code asked for more memory than there is.\n{trace}")
         hint = self._why_not_imported(frames, message) or self._what_is_missing(name, frames)
         return Failure("error", f"Your code raised an exception.\n{trace}", hint or self._advise(raised, frames))
 
-    def _advise(self, raised: str, frames: list[tuple[str, int, str]]) -> str:
+    def _advise(self, raised: str, frames: list[Frame]) -> str:
         """What to change where an exception was raised, as far as it is known; see `advise`."""
         file, line, _ = frames[-1] if frames else ("", 0, "")
         source = self._lines(file)
@@ -734,13 +769,9 @@ class Student:
 
     def _lines(self, file: str) -> list[str]:
         """The lines of one of the student's files, by its name, none of them endless; none where it is not there."""
-        try:
-            text = (self.directory / Path(file).name).read_text("utf-8", "replace")
-            return [line[:MAX_LINE] for line in text.splitlines()]
-        except OSError:
-            return []
+        return [line[:MAX_LINE] for line in self._files.get(file, "").splitlines()]
 
-    def _why_not_imported(self, frames: list[tuple[str, int, str]], message: str) -> str:
+    def _why_not_imported(self, frames: list[Frame], message: str) -> str:
         """Which file stopped an import, and where, as a sentence; "" where something else was asked for."""
         if self._at is None or "module" not in self._at.message:
             return ""
@@ -749,10 +780,10 @@ class Student:
             return f"{lacking[2]}.py must define {lacking[1]}. {KEEP_NAMES}"
         for file, line, function in reversed(frames):
             if function == "<module>":
-                return printable(f"{file} could not be imported: look at line {line}.")
+                return f"{file} could not be imported: look at line {line}."
         return ""
 
-    def _what_is_missing(self, name: str, frames: list[tuple[str, int, str]]) -> str:
+    def _what_is_missing(self, name: str, frames: list[Frame]) -> str:
         """Why a name is not defined in a file that was imported block by block, as a sentence; "" otherwise."""
         module = frames[-1][0].removesuffix(".py") if frames and name == "NameError" else ""
         return f"{module}.py cannot be imported as it is: {self.faults[module]}." if module in self.faults else ""
@@ -787,7 +818,7 @@ class Student:
         return values
 
     def _decode(self, skeleton: Any, tensors: Tensors) -> Any:
-        return decode(skeleton, tensors, self._other)
+        return decode(skeleton, tensors, self._other, printable)
 
     def _other(self, kind: str, content: Any) -> Remote:
         if kind == "object" and type(content) is int and 0 <= content < 1 << 31:
@@ -838,5 +869,6 @@ __all__ = [
     "later",
     "observe",
     "observe_each",
+    "of",
     "overwrite",
 ]

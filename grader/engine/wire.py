@@ -253,12 +253,13 @@ def _encode_tensor(x: torch.Tensor, tensors: Packed) -> dict[str, Any]:
     return {"tensor": name}
 
 
-def encodable(text: str) -> str:
-    """Text that can be written: JSON may hold halves of a character, each of which becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def decode(skeleton: Any, tensors: Tensors, other: Callable[[str, Any], Any], depth: int = 0) -> Any:
+def decode(
+    skeleton: Any,
+    tensors: Tensors,
+    other: Callable[[str, Any], Any],
+    text: Callable[[str], str] = str,
+    depth: int = 0,
+) -> Any:
     """Rebuild a value from its skeleton. Sequences come back as tuples.
 
     Args:
@@ -266,6 +267,7 @@ def decode(skeleton: Any, tensors: Tensors, other: Callable[[str, Any], Any], de
         tensors: the tensors that came in the same frame.
         other: rebuilds a skeleton of any other kind from the kind and its content; raises WireError if it
             knows none such.
+        text: makes every text in it, the names of mappings too, safe for this side; by default they stay.
 
     Raises:
         WireError: if the skeleton is malformed.
@@ -274,15 +276,15 @@ def decode(skeleton: Any, tensors: Tensors, other: Callable[[str, Any], Any], de
         raise WireError("a value is malformed")
     kind, content = next(iter(skeleton.items()))
     if kind == "value" and type(content) is str:
-        return encodable(content)
+        return text(content)
     if kind == "value" and (content is None or type(content) in (bool, int, float)):
         return content
     if kind == "tensor" and type(content) is str and content in tensors:
         return tensors[content]
     if kind == "unusable" and type(content) is str:
-        return Unusable(encodable(content[:MAX_TEXT]))
+        return Unusable(text(content))
     if kind == "sequence" and type(content) is list and len(content) <= MAX_ITEMS:
-        return tuple(decode(item, tensors, other, depth + 1) for item in content)
+        return tuple(decode(item, tensors, other, text, depth + 1) for item in content)
     if kind == "mapping" and type(content) is dict and len(content) <= MAX_ITEMS:
-        return {encodable(k): decode(v, tensors, other, depth + 1) for k, v in content.items()}
+        return {text(k): decode(v, tensors, other, text, depth + 1) for k, v in content.items()}
     return other(kind, content)

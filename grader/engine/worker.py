@@ -22,6 +22,7 @@ import torch
 from . import bars, elsewhere, imports, promises, sandbox  # noqa: F401  checks call `elsewhere` by its name
 from .state import EVERYTHING, RECURSION, Changes, State, generators, write_generators
 from .student_files import StudentFiles
+from .watchdog import ran_out_of_memory
 from .wire import Channel, Packed, Tensors, WireClosed, WireError, decode, encode
 
 KEPT_OUTPUT = 64 << 10
@@ -30,7 +31,6 @@ MAX_DESCRIPTORS = 4096
 MAX_WORDS = 20  # for what one question or file has changed
 TRACE = 2  # where the stack is written at a crash or a time-out, after the request and the file at hand
 REACHED = b"%7d %-56b\n"  # the number of the request, and the name of the student's module that is being imported
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
 class MissingNameError(Exception):
@@ -350,9 +350,7 @@ def describe_error(error: BaseException, directory: str) -> dict[str, Any]:
     kind = "exception"
     if isinstance(error, MissingNameError):
         kind = "missing"
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(phrase in message.lower() for phrase in OUT_OF_MEMORY)
-    ):
+    elif ran_out_of_memory(error):
         kind = "memory"
     frames = []
     trace = error.__traceback__

@@ -15,13 +15,17 @@ MAX_TEXT = 20_000
 
 
 def visible_to(result: Result, audience: str) -> Result:
-    """The result without the checks that one of AUDIENCES may not see; the points of questions stay."""
+    """The result without the checks that one of AUDIENCES may not see; the points of questions stay.
+
+    What student code printed goes too, from where it could have printed the inputs of such checks.
+    """
     levels = AUDIENCES[: AUDIENCES.index(audience) + 1]
     questions = [
         replace(question, checks=[check for check in question.checks if check.visibility in levels])
         for question in result.questions
     ]
-    return replace(result, questions=[question for question in questions if question.checks])
+    kept = [question for question in questions if question.checks]
+    return replace(result, questions=kept, output=result.outputs.get(audience, result.output), outputs={})
 
 
 def as_text(result: Result) -> str:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from grader.engine.text import printable
 
 from .pictures import curve, picture
-from .result import MAX_CHARACTERS, CheckResult, QuestionResult, Result, number, write_whole
+from .result import OUTPUT_CHARACTERS, CheckResult, QuestionResult, Result, number, write_whole
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -103,7 +103,7 @@ def environment() -> Environment:
 
 def visible(value: Any) -> Any:
     """Text with its invisible characters spelled out; anything else as it is."""
-    return printable(value, MAX_CHARACTERS) if type(value) is str else value
+    return printable(value, OUTPUT_CHARACTERS) if type(value) is str else value
 
 
 # ---------------------------------------------------------------- questions

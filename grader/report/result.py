@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from grader.checks.draw import Exhibits
-from grader.checks.runner import STATUSES, Outcome
-from grader.engine.text import printable
+from grader.checks.runner import PROBLEM_CHARACTERS, STATUSES, Outcome
+from grader.engine.text import CHARACTERS, Clean
 from grader.rubric import Question
 
 SCHEMA = 1
 IDLE = ("not_attempted", "skipped")  # what did not run
 PLAIN = re.compile(r"(The block|Block \S+) is empty\.|Waits for .*, not filled in yet\.")  # of a question left alone
-MAX_CHARACTERS = 64 << 10  # of one piece of text
+OUTPUT_CHARACTERS = 64 << 10
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class CheckResult(Clean):
     """One check; see results.schema.json."""
 
     id: str
@@ -56,7 +56,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class QuestionResult:
+class QuestionResult(Clean):
     """One question; its status is `passed` if all its checks passed, else the gravest of theirs."""
 
     id: str
@@ -105,8 +105,11 @@ class QuestionResult:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One submission, graded. `exhibits`, by the id of a check, are for the page and no part of results.json.
+class Result(Clean):
+    """One submission, graded.
+
+    By the id of a check, `exhibits` are for the page, and `problems`, tracebacks, for those who look after the grader;
+    neither is part of results.json.
 
     `score` has the points of optional questions, `bonus`, in it; `max_score` has not.
     """
@@ -122,9 +125,13 @@ class Result:
     bonus: float
     seconds: float
     notes: list[str]
-    output: str
+    output: str = field(metadata={CHARACTERS: OUTPUT_CHARACTERS})
     questions: list[QuestionResult]
+    outputs: dict[str, str] = field(default_factory=dict, metadata={CHARACTERS: OUTPUT_CHARACTERS})
     exhibits: dict[str, Exhibits] = field(default_factory=dict, compare=False, repr=False)
+    problems: dict[str, str] = field(
+        default_factory=dict, compare=False, repr=False, metadata={CHARACTERS: PROBLEM_CHARACTERS}
+    )
 
     @property
     def shown(self) -> list[QuestionResult]:
@@ -166,8 +173,12 @@ class Result:
         """The fields of results.json."""
         questions = [vars(each) | {"checks": [dict(vars(check)) for check in each.checks]} for each in self.questions]
         fields = vars(self) | {"questions": questions}
-        del fields["exhibits"]
-        return fields
+        return {name: value for name, value in fields.items() if name not in ("exhibits", "problems")}
+
+    @property
+    def log(self) -> str:
+        """The problems as text, a traceback under the id of each check."""
+        return "\n".join(f"{check}\n{problem}" for check, problem in self.problems.items())
 
     def to_json(self) -> str:
         """The text of results.json."""
@@ -198,11 +209,11 @@ def question_result(question: Question, outcomes: Sequence[Outcome]) -> Question
             status=outcome.status,
             score=question.checks[outcome.check.name] if outcome.status == "passed" else 0,
             max_score=question.checks[outcome.check.name],
-            message=printable(outcome.message, MAX_CHARACTERS),
-            hint=printable(outcome.hint, MAX_CHARACTERS),
+            message=outcome.message,
+            hint=outcome.hint,
             seconds=round(outcome.seconds, 4),
             visibility=question.audiences[outcome.check.name],
-            where=printable(outcome.where, MAX_CHARACTERS),
+            where=outcome.where,
         )
         for outcome in outcomes
     ]
