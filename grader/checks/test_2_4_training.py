@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.embedded import shapes
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Student
+from grader.engine.student import Remote, Student
 from grader.oracle.answers import form
 from grader.oracle.diffusion import Schedule
 from grader.oracle.quality import RidgeClassifier
@@ -19,8 +19,9 @@ from grader.oracle.reference import given_networks, load_weights
 from grader.oracle.sampled import divergence_of_samples
 
 from .draw import Draw
-from .expect import state, tensor, wrong
+from .expect import tensor, wrong
 from .runner import question
+from .states import expect_readable, state
 from .training import Split, draw_split, fit
 
 NUM_CHANNELS, Z_CHANNELS = 16, 3
@@ -40,8 +41,14 @@ SPREADS = (0.3, 1.7)
 
 TINY = 1e-6
 SHOWN = 10  # images in each picture of the page
-TRAINED = "What was trained"
+TRAINED = "The model that was trained"
 NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes of model.py as they are."
+
+
+def trained(module: Remote) -> dict[str, Tensor]:
+    """The weights of what was trained. Raises Failure if they are too many, or not finite."""
+    expect_readable(module, TRAINED)
+    return state(module.state_dict(), TRAINED)
 
 
 def expect_vae(weights: dict[str, Tensor], split: Split, draw: Draw) -> Tensor:
@@ -78,7 +85,7 @@ def test_vae_learns(student: Student, draw: Draw) -> None:
     split = draw_split(draw, shapes, held_out=HELD_OUT)
     training = student.recipes.VAETraining(KL_WEIGHT, 0.0, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
-    expect_vae(state(training.state_dict(), TRAINED), split, draw)
+    expect_vae(trained(training), split, draw)
 
 
 @question("2.4b", imports=OPTIMIZERS)
@@ -87,7 +94,7 @@ def test_vae_gan_learns(student: Student, draw: Draw) -> None:
     split = draw_split(draw, shapes, held_out=HELD_OUT)
     training = student.recipes.VAETraining(KL_WEIGHT, GAN_WEIGHT, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
     fit(student, draw, training, split.pixels, split.labels, VAE_BATCH, VAE_STEPS)
-    weights = state(training.state_dict(), TRAINED)
+    weights = trained(training)
     x_recon = expect_vae(weights, split, draw)
     discriminator = given_networks().Discriminator(3, NUM_CHANNELS)
     if not load_weights(discriminator, weights, "discriminator."):
@@ -116,9 +123,7 @@ def test_diffusion_learns(student: Student, draw: Draw) -> None:
     diffusion = student.diffusion.GaussianDiffusion(SCHEDULE.beta_start, SCHEDULE.beta_end, SCHEDULE.num_timesteps)
     training.diffusion = diffusion
     fit(student, draw, training, latents, split.labels, LDM_BATCH, LDM_STEPS)
-    expect_noise_is_predicted(
-        state(training.unet.state_dict(), TRAINED), held_out[:NOISY], split.held_out_labels[:NOISY], draw
-    )
+    expect_noise_is_predicted(trained(training.unet), held_out[:NOISY], split.held_out_labels[:NOISY], draw)
 
     labels = torch.arange(SAMPLES) % CLASSES
     shape = (SAMPLES, *latents.shape[1:])
