@@ -43,7 +43,7 @@ def expect_readable(module: Remote, what: str) -> None:
         )
 
 
-def state(value: Any, what: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
+def expect_state(value: Any, what: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
     """`value`, if it is a state: finite tensors by name; raises Failure if it is not.
 
     Args:

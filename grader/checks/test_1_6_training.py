@@ -16,7 +16,7 @@ from grader.oracle.sampled import divergence_of_samples, log_likelihood
 from .draw import Draw
 from .expect import tensor, wrong
 from .runner import question
-from .states import expect_readable, state
+from .states import expect_readable, expect_state
 from .training import draw_split, fit
 
 X_SHAPE, HIDDEN_DIM = (1, 28, 28), 128
@@ -41,7 +41,7 @@ def test_mlp_vae_learns(student: Student, draw: Draw) -> None:
     shape = (len(x), VAE_Z)
     mean, stddev = tensor(mean, shape, "The mean of encode(x)"), tensor(stddev, shape, "The stddev of encode(x)")
     expect_readable(training.vae, "MLPVAE")
-    weights = state(training.vae.state_dict(), "The state of MLPVAE")
+    weights = expect_state(training.vae.state_dict(), "The state of MLPVAE")
     student.close()  # decoded in another process, which has seen z and no image
     vae = student.model.MLPVAE(X_SHAPE, VAE_Z, HIDDEN_DIM)
     vae.load_state_dict(weights)

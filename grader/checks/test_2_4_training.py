@@ -21,7 +21,7 @@ from grader.oracle.sampled import divergence_of_samples
 from .draw import Draw
 from .expect import tensor, wrong
 from .runner import question
-from .states import expect_readable, state
+from .states import expect_readable, expect_state
 from .training import Split, draw_split, fit
 
 NUM_CHANNELS, Z_CHANNELS = 16, 3
@@ -48,7 +48,7 @@ NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes
 def trained(module: Remote) -> dict[str, Tensor]:
     """The weights of what was trained. Raises Failure if they are too many, or not finite."""
     expect_readable(module, TRAINED)
-    return state(module.state_dict(), TRAINED)
+    return expect_state(module.state_dict(), TRAINED)
 
 
 def expect_vae(weights: dict[str, Tensor], split: Split, draw: Draw) -> Tensor:
