@@ -53,6 +53,7 @@ from .mlp import (
     positive,
     read_parameters,
     rows,
+    seed,
     sizes_explained,
     suppressed,
     used_parameters,
@@ -136,6 +137,7 @@ def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs:
     expect_different_units(parameters, plan)
     circuit = Circuit(module, parameters, plan, draw, lambda inputs: plain(module(inputs), what))
     circuit.set()
+    seed(student)
     weights = draw.uniform(0.5, 1.5, *shape)
     with rounding_explained(module, inputs):
         gradients = find_gradients(student, module, parameters, inner_call(module, inputs), weights, "what comes out")

@@ -30,9 +30,9 @@ from grader.engine.student import Remote, Student
 
 def draw_sizes(draw: Draw) -> list[tuple[tuple[int, int, int], int, int]]:
     """x_shape, z_dim and hidden_dim of three networks; no two of the widths of one are the same."""
-    middle = draw.shuffled([3, 4, 9])
+    height, width = draw.shuffled([draw.integer(3, 4), draw.integer(8, 10)])
     return [
-        ((middle[0], middle[1], middle[2]), draw.integer(10, 13), draw.integer(28, 33)),
+        ((3, height, width), draw.integer(10, 13), draw.integer(28, 33)),
         ((1, draw.integer(26, 30), draw.integer(26, 30)), draw.integer(18, 22), draw.integer(60, 68)),
         ((1, 1, draw.integer(7, 12)), 3, 5),
     ]
