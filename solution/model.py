@@ -33,7 +33,7 @@ class MLPVAE(nn.Module):
         ############################ Your code here ############################
         # TODO(1.1a): make the networks that `encode` and `decode` use. The encoder has three hidden ReLU layers of
         # `hidden_dim` units and on them two heads, a linear one for mu and a softplus one for sigma. The decoder has
-        # one or more hidden ReLU layers of the same width and ends in a sigmoid. No normalisation, no dropout.
+        # 1 to 12 hidden ReLU layers of the same width and ends in a sigmoid. No normalisation, no dropout.
         ########################################################################
         self.encoder = nn.Sequential(
             nn.Flatten(),
@@ -86,7 +86,7 @@ class Generator(nn.Module):
         self.x_shape = tuple(x_shape)
         x_dim = math.prod(x_shape)
         ############################ Your code here ############################
-        # TODO(1.3a): make a network (B, z_dim) -> (B, x_dim) with one or more hidden ReLU or LeakyReLU layers of
+        # TODO(1.3a): make a network (B, z_dim) -> (B, x_dim) with 1 to 12 hidden ReLU or LeakyReLU layers of
         # `hidden_dim` units that ends in a sigmoid. No normalisation, no dropout. Leave it in `self.net`.
         ########################################################################
         self.net = nn.Sequential(
@@ -111,7 +111,7 @@ class MLPDiscriminator(nn.Module):
         super().__init__()
         x_dim = math.prod(x_shape)
         ############################ Your code here ############################
-        # TODO(1.3b): make a network (B, x_dim) -> (B, 1) with one or more hidden ReLU or LeakyReLU layers of
+        # TODO(1.3b): make a network (B, x_dim) -> (B, 1) with 1 to 12 hidden ReLU or LeakyReLU layers of
         # `hidden_dim` units that ends in a sigmoid. No normalisation, no dropout. Leave it in `self.net`.
         ########################################################################
         self.net = nn.Sequential(

@@ -80,16 +80,6 @@ def explain_shape(got: tuple[int, ...], right: tuple[int, ...]) -> str:
     return ""
 
 
-def state(value: Any, what: str) -> dict[str, Tensor]:
-    """`value`, if it is a state: finite tensors by name; raises Failure if it is not."""
-    if not isinstance(value, dict) or not value or not all(isinstance(x, Tensor) for x in value.values()):
-        raise wrong(f"{what} is not a dict of tensors by name.", "Leave state_dict as it is.")
-    for name, x in value.items():
-        if not bool(x.isfinite().all()):
-            raise wrong(f"{what} is not finite: {name} holds {'nan' if x.isnan().any() else 'inf'}.")
-    return value
-
-
 def indices(value: Any, count: int, length: int, what: str) -> Tensor:
     """`value`, if it is a tensor of `count` integers of int64 in [0, length); raises Failure if it is not."""
     if not isinstance(value, Tensor) or value.dtype != torch.int64 or tuple(value.shape) != (count,):

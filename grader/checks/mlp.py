@@ -42,10 +42,16 @@ from grader.oracle.mlp import GAINS, MOST_LAYERS, draw_gains, name_activations, 
 from .draw import Draw
 from .expect import close, expect_unchanged, outputs, tensor, wrong
 from .margins import within
+from .states import expect_readable, inner_call
 
 X_SHAPE, X_DIM, Z_DIM, HIDDEN = (3, 4, 2), 24, 5, 16  # no two of 24, 5, 2 * 5 and 16 are the same
 SIZES = [((1, 7, 6), 2, 12), ((3, 4, 2), 1, 20), ((1, 5, 1), 7, 9)]  # x_shape, z_dim, hidden_dim
 BATCH = 6
+MOST_HIDDEN = 12  # layers of a network, as the assignment says
+FEWER = "One to three are enough for images as small as these."
+SLOPE = 0.03  # by how much weights change, as a share of them, where what comes out is to change as its gradient says
+OFF = 0.1  # by how much it may change otherwise, as a share: rounding to bfloat16 takes a tenth of it
+MOST_SENT, MOST_SENT_NUMBERS = 800, 2_000_000  # tensors, and numbers in them, that one frame takes to the worker
 NORMAL = "Normal takes a mean and a standard deviation, in this order; softplus makes the second positive."
 CUT = "What comes out is cut off from the parameters: leave out detach, .data, no_grad and inference_mode."
 SIGMOID = "A sigmoid belongs behind the last layer, with nothing between or behind them."
@@ -111,6 +117,7 @@ def plain(value: Any, what: str) -> Tensor:
 
 def read_parameters(student: Student, module: Remote) -> dict[str, Tensor]:
     """The parameters of a network by name, in the order of `module.parameters()`, each in its own shape, float32."""
+    expect_readable(module, "The network")
     named = student.builtins.dict(inner_call(module.named_parameters))
     if not isinstance(named, dict) or not named:
         raise wrong(
@@ -121,14 +128,22 @@ def read_parameters(student: Student, module: Remote) -> dict[str, Tensor]:
     return {name: plain(x, f"The parameter {name}").float() for name, x in named.items()}
 
 
+def expect_few_layers(parameters: Mapping[str, Tensor], plan: Plan) -> None:
+    """Expect at most MOST_HIDDEN hidden layers."""
+    hidden = sum(plan.is_weight(x) and (plan.is_first(x) or plan.is_middle(x)) for x in parameters.values())
+    if hidden > MOST_HIDDEN:
+        raise wrong(f"{plan.what} has {hidden} hidden layers; the assignment allows at most {MOST_HIDDEN}.", FEWER)
+
+
 def expect_layers(parameters: Mapping[str, Tensor], plan: Plan, cut_off: Callable[[], list[str]] = list) -> None:
-    """Expect layers of the widths of a plan, from its input to its output, with any number of hidden layers.
+    """Expect layers of the widths of a plan, from its input to its output, with 1 to MOST_HIDDEN hidden layers.
 
     Args:
         parameters: those that gradients of what comes out reach.
         plan: the widths.
         cut_off: finds the parameters that what comes out is computed from, and that no gradient reaches.
     """
+    expect_few_layers(parameters, plan)
     weights = {name: x for name, x in parameters.items() if plan.is_weight(x)}
     for name, x in weights.items():
         if not (plan.is_first(x) or plan.is_middle(x) or plan.is_last(x)):
@@ -232,8 +247,12 @@ class Circuit:
         return self.run(inputs)
 
     def respond_each(self, inputs: Tensor, cases: Iterable[Mapping[str, float | Tensor]]) -> Iterator[Tensor]:
-        """`respond` with the factors of each case, at once."""
-        return at_once(self.module, [partial(self.respond, inputs, factors) for factors in cases])
+        """`respond` with the factors of each case, as many at once as one frame takes."""
+        steps = [partial(self.respond, inputs, factors) for factors in cases]
+        numbers_each = inputs.numel() + sum(x.numel() for x in self.weights.values())
+        most = max(1, min(MOST_SENT // (1 + len(self.weights)), MOST_SENT_NUMBERS // numbers_each))
+        for first in range(0, len(steps), most):
+            yield from at_once(self.module, steps[first : first + most])
 
     def respond_to_last(self, inputs: Tensor, factor: float) -> Tensor:
         """`respond` with the weights of the last layers times a factor."""
@@ -542,10 +561,14 @@ def explain_chance(module: Remote, call: Run, inputs: Tensor) -> str:
 
 def call_seeded(module: Remote, call: Run, inputs: Tensor) -> Tensor:
     """`call(inputs)`, with the generators of the worker seeded before."""
-    student = module._student
-    for seed in (student.torch.manual_seed, student.numpy.random.seed, student.random.seed):
-        later(seed, 0)
+    seed(module._student)
     return call(inputs)
+
+
+def seed(student: Student) -> None:
+    """Seed the generators of the worker, before the next request with a result."""
+    for function in (student.torch.manual_seed, student.numpy.random.seed, student.random.seed):
+        later(function, 0)
 
 
 def explain_influence(module: Remote, call: Run, inputs: Tensor, count: int) -> str:
@@ -663,12 +686,6 @@ def rows(results: Tensor) -> Tensor:
 # ---------------------------------------------------------------- gradients
 
 
-def inner_call(function: Remote, *arguments: Any) -> Built:
-    """A call whose result is an argument of another, and keeps its gradients that way."""
-    named: dict[str, Any] = {str(i): argument for i, argument in enumerate(arguments)}
-    return Built(function, named)
-
-
 def find_gradients(
     student: Student,
     module: Remote,
@@ -756,6 +773,54 @@ def expect_trained(
                     else "It is never used: every layer that is made has its place in what is computed."
                 )
         raise wrong(f"The parameter {name} gets no gradient from {by}, so that it never learns.", hint)
+
+
+def expect_slope(
+    circuit: Circuit, inputs: Tensor, gradients: Mapping[str, Tensor | None], weights: Tensor, by: str
+) -> None:
+    """Expect that (result * weights).sum() grows with the weights of the last layers as its gradients say.
+
+    What a network draws at random it draws with the generators as they are after `seed`, as for its gradients.
+
+    Args:
+        circuit: gives the result.
+        inputs: (B, *plan.shape).
+        gradients: by parameter, at the weights of the circuit; None where one was not used.
+        weights: shaped like the result.
+        by: what the gradients are of, in the middle of a sentence.
+    """
+    cases = (partial(circuit.respond, factors=circuit.last_times(1 + share)) for share in (SLOPE, -SLOPE))
+    more, less = (call_seeded(circuit.module, call, inputs) for call in cases)
+    grown = float((weights * (more - less)).sum()) / (2 * SLOPE)
+    found = [(gradients[name], circuit.weights[name]) for name in circuit.last]
+    terms = torch.cat([(gradient * x).flatten() for gradient, x in found if gradient is not None] or [torch.zeros(1)])
+    if not within("gradients", abs(float(terms.sum()) - grown) / (OFF * float(terms.abs().sum()) + 1e-12)):
+        raise wrong(f"With larger and smaller weights of the last layers, {by} does not change as its gradients say.")
+
+
+def expect_dependence(student: Student, module: Remote, plan: Plan, draw: Draw, call: Run, what: str) -> None:
+    """Expect that what comes out depends on the input, at the weights that a network starts from or at drawn ones.
+
+    Args:
+        student: the submission.
+        module: the network in the worker.
+        plan: the widths of its layers.
+        draw: of inputs and weights.
+        call: gives what comes out.
+        what: what comes out, at the beginning of a sentence.
+    """
+    count = draw.integer(2, 9)
+    one, other = positive(draw, count, *plan.shape), positive(draw, count, *plan.shape)
+
+    def differ() -> bool:
+        pair = [rows(call_seeded(module, call, inputs)) for inputs in (one, other)]
+        return float((pair[0] - pair[1]).abs().max()) > INERT
+
+    if not differ():
+        parameters = read_parameters(student, module)
+        Circuit(module, parameters, plan, draw, call).set()
+        if not differ():
+            raise wrong(f"{what} is the same for different inputs.")
 
 
 def expect_different_units(parameters: Mapping[str, Tensor], plan: Plan) -> None:

@@ -14,7 +14,7 @@ from grader.engine.student import Failure, Remote, Student, at_once, fetch, late
 from grader.oracle.mlp import GAINS, SIGMA, name_head
 
 from .draw import Draw
-from .expect import close, numbers, state, wrong
+from .expect import close, numbers, wrong
 from .mlp import (
     AS_IT_IS,
     BATCH,
@@ -23,9 +23,11 @@ from .mlp import (
     DECODER,
     ENCODER,
     EXACT,
+    FEWER,
     HIDDEN,
     INERT,
     LARGE,
+    MOST_HIDDEN,
     NORMAL,
     SIZES,
     X_SHAPE,
@@ -43,6 +45,7 @@ from .mlp import (
     expect_rectifiers,
     expect_shape,
     expect_sigmoid,
+    expect_slope,
     expect_trained,
     explain_digits,
     find_cut_off,
@@ -57,6 +60,7 @@ from .mlp import (
     positive,
     read_parameters,
     rows,
+    seed,
     sizes_explained,
     suppressed,
     used_parameters,
@@ -68,6 +72,7 @@ FAR = 1000.0  # times as large as they are, means are not cut off
 WIDE, NARROW = 40.0, -12.0  # of the head of sigma: where softplus is the head itself, and where it is next to nothing
 FLOOR = 1e-4  # may be added to softplus
 MEANS, SIGMAS = slice(0, Z_DIM), slice(Z_DIM, None)  # of what encode_both gives
+SOFTPLUS = "Normal takes the standard deviation: softplus of a linear layer, with nothing before or behind."
 FREE = "mu is any number, and linear in what enters its head: no activation and no clamp behind it."
 
 
@@ -160,7 +165,7 @@ def explain_normal(vae: Remote, x: Tensor, z_dim: int, negative: bool) -> str:
             posterior = later(vae.encode, x)
             return torch.cat([plain(value, "q(z|x)") for value in fetch(posterior.mean, posterior.stddev)], dim=1)
 
-        circuit = Circuit(vae, state(vae.state_dict(), "The state of MLPVAE"), ENCODER, Draw(0, ""), run)
+        circuit = Circuit(vae, read_parameters(vae._student, vae), ENCODER, Draw(0, ""), run)
         whole, half = circuit.chain().chunk(2, dim=1), circuit.chain(last=0.5).chunk(2, dim=1)
         mean_is_linear, std_is_linear = (close(b, a / 2) for a, b in zip(whole, half, strict=True))
         if std_is_linear and mean_is_linear:
@@ -188,7 +193,10 @@ def decode(vae: Remote, z: Tensor, x_shape: tuple[int, ...] = X_SHAPE) -> Tensor
 
 
 def open_encoder(vae: Remote, parameters: Mapping[str, Tensor], draw: Draw) -> Circuit:
-    """The encoder with weights of the check's."""
+    """The encoder with weights of the check's; `parameters` may be those of the decoder as well."""
+    hidden = sum(ENCODER.is_middle(x) for x in parameters.values())
+    if hidden > 2 * MOST_HIDDEN:
+        raise wrong(f"{hidden} layers lie between hidden units; encoder and decoder may have at most 12 each.", FEWER)
     circuit = Circuit(vae, parameters, ENCODER, draw, lambda x: encode_both(vae, x))
     if not circuit.last:
         raise wrong(
@@ -408,7 +416,8 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
     vae = make_vae(student)
     circuit = open_encoder(vae, read_parameters(student, vae), draw)
     x = positive(draw, 4, *X_SHAPE)
-    factors = (1.0, -1.0, 0.0, 0.5, 2.0, 4.0, -2.0, -4.0)
+    half, twice, most = draw.number(0.4, 0.6), draw.number(1.7, 2.3), draw.number(4, 4.5)
+    factors = (1.0, -1.0, 0.0, half, twice, most, -twice, -most)
     results = circuit.respond_each(x, [circuit.last_times(factor) for factor in factors])
     found = {factor: result[:, SIGMAS] for factor, result in zip(factors, results, strict=True)}
     known = {"above": found[1.0], "below": found[-1.0], "zero": found[0.0]}
@@ -434,12 +443,13 @@ def test_mlp_vae_sigma_is_softplus(student: Student, draw: Draw) -> None:
         expect_encodes_alone(vae, draw)
         expect_encoder(student, vae, draw)
     hint = hint or explain_ends(torch.stack(list(found.values())))
-    shown = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    rights = torch.stack([expected[factor].values()[0] for factor in factors])
+    shown = (-twice, -1.0, 0.0, 1.0, twice)
     values = ", ".join(f"{float(found[factor][-1, 0]):.4g}" for factor in shown)
     raise wrong(
         "The standard deviation of q(z|x) does not follow softplus: with the weights of its head times "
         f"{', '.join(f'{factor:g}' for factor in shown)}, and no bias, it is {values}.",
-        hint or "Normal takes the standard deviation: softplus of a linear layer, with nothing before or behind.",
+        hint or explain_digits(rights, torch.stack(list(found.values())), SOFTPLUS),
     )
 
 
@@ -480,15 +490,18 @@ def test_mlp_vae_trains_every_parameter(student: Student, draw: Draw) -> None:
     encoder = open_encoder(vae, parameters, draw)
     encoder.set()
     x = positive(draw, 4, *X_SHAPE)
-    posterior, mean, std = encode(vae, x)
-    expect_varied(encoder, x, mean, std)
-    weights = draw.uniform(0.5, 1.5, 4, Z_DIM)
-    by_mean = find_gradients(student, vae, parameters, posterior.mean, weights, "the mean of q(z|x)")
-    by_std = find_gradients(student, vae, parameters, posterior.stddev, weights, "the standard deviation of q(z|x)")
-
+    expect_varied(encoder, x, *encoder.run(x).chunk(2, dim=1))
+    encoder.set()
+    seed(student)
+    posterior, *_ = encode(vae, x)
+    of_latents = draw.uniform(0.5, 1.5, 4, Z_DIM)
+    by_mean = find_gradients(student, vae, parameters, posterior.mean, of_latents, "the mean of q(z|x)")
+    by_std = find_gradients(student, vae, parameters, posterior.stddev, of_latents, "the standard deviation of q(z|x)")
     z = positive(draw, 4, Z_DIM)
-    Circuit(vae, parameters, DECODER, draw, vae.decode).set()
-    weights = draw.uniform(0.5, 1.5, *plain(vae.decode(z), "A decoded image").shape)
+    decoder = Circuit(vae, parameters, DECODER, draw, lambda z: plain(vae.decode(z), "A decoded image"))
+    decoder.set()
+    weights = draw.uniform(0.5, 1.5, *decoder.run(z).shape)
+    seed(student)
     images = inner_call(vae.decode, z)
     by_image = find_gradients(student, vae, parameters, images, weights, "the decoded image")
     columns = zip(by_mean, by_std, by_image, strict=True)
@@ -504,4 +517,10 @@ def test_mlp_vae_trains_every_parameter(student: Student, draw: Draw) -> None:
         for name, hidden, gradient, reference in zip(parameters, trunk, ours, others, strict=True):
             if hidden and reference is not None and (gradient is None or not bool(gradient.any())):
                 raise wrong(f"The parameter {name} gets a gradient from {other}, but none from {mine}.", BOTH)
+    for circuit, inputs, gradients, factors, by in (
+        (encoder.through(lambda both: both[:, MEANS]), x, by_mean, of_latents, "the mean of q(z|x)"),
+        (encoder.through(lambda both: both[:, SIGMAS]), x, by_std, of_latents, "the standard deviation of q(z|x)"),
+        (decoder, z, by_image, weights, "the decoded image"),
+    ):
+        expect_slope(circuit, inputs, dict(zip(parameters, gradients, strict=True)), factors, by)
     expect_input_gradient(vae.decode, "z", z, weights, "the encoder")

@@ -31,12 +31,14 @@ from .mlp import (
     expect_any_size,
     expect_different_units,
     expect_every_input,
+    expect_few_layers,
     expect_input_gradient,
     expect_kept,
     expect_layers,
     expect_probabilities,
     expect_rectifiers,
     expect_sigmoid,
+    expect_slope,
     expect_trained,
     explain_activations,
     explain_normalisation,
@@ -51,6 +53,7 @@ from .mlp import (
     positive,
     read_parameters,
     rows,
+    seed,
     sizes_explained,
     suppressed,
     used_parameters,
@@ -130,12 +133,16 @@ def expect_network_trained(student: Student, module: Remote, plan: Plan, inputs:
     what = f"{plan.what}'s output"
     shape = plain(module(inputs), what).shape
     parameters = read_parameters(student, module)
+    expect_few_layers(parameters, plan)
     expect_different_units(parameters, plan)
-    Circuit(module, parameters, plan, draw, module).set()
+    circuit = Circuit(module, parameters, plan, draw, lambda inputs: plain(module(inputs), what))
+    circuit.set()
+    seed(student)
     weights = draw.uniform(0.5, 1.5, *shape)
     with rounding_explained(module, inputs):
         gradients = find_gradients(student, module, parameters, inner_call(module, inputs), weights, "what comes out")
-    expect_trained(module, parameters, gradients, "what comes out", lambda: plain(module(inputs), what))
+    expect_trained(module, parameters, gradients, "what comes out", lambda: circuit.run(inputs))
+    expect_slope(circuit, inputs, dict(zip(parameters, gradients, strict=True)), weights, "what comes out")
     return weights
 
 

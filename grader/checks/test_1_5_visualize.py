@@ -81,11 +81,10 @@ class Decoder:
             raise wrong(f"Your code passes z with the shape {tuple(z.shape)} to decode.", Z_SHAPE)
         if isinstance(z, Tensor) and z.dtype != torch.float32:
             raise wrong(f"Your code passes z of {z.dtype} to decode.", Z_SHAPE)
-        batch = len(z) if isinstance(z, Tensor) else 1
-        points = tensor(z, (batch, 2), "What your code passes to decode")
-        first = len(self.z) + 1
+        batch, first = len(z) if isinstance(z, Tensor) else 1, len(self.z) + 1
         if first + batch > MAX_IMAGES:
             raise wrong(f"Your code decodes {MAX_IMAGES} images or more, for a picture of far fewer.")
+        points = tensor(z, (batch, 2), "What your code passes to decode")
         self.z += points.unbind()
         names = (torch.arange(first, first + batch) * STRIDE % PRIME).reshape(-1, 1, 1, 1)
         return self.pixels(names + self.places()).float()

@@ -16,8 +16,9 @@ from grader.engine.student import Remote, Student, fetch, later
 from grader.oracle.sampled import divergence_of_samples, log_likelihood
 
 from .draw import Draw
-from .expect import state, tensor
+from .expect import tensor
 from .runner import question
+from .states import expect_readable, expect_state
 from .training import CALLS, Bound, draw_split, learn
 
 X_SHAPE, HIDDEN_DIM = (1, 28, 28), 128
@@ -61,7 +62,9 @@ def bound_of_new_digits(student: Student, draw: Draw, training: Remote, x: Tenso
     mean, stddev = fetch(posterior.mean, posterior.stddev)
     shape = (len(x), VAE_Z)
     mean, stddev = tensor(mean, shape, "The mean of encode(x)"), tensor(stddev, shape, "The stddev of encode(x)")
-    weights = state(training.vae.state_dict(), "The state of MLPVAE")
+    expect_readable(training.vae, "MLPVAE")
+    expect_readable(training.vae, "MLPVAE")
+    weights = expect_state(training.vae.state_dict(), "The state of MLPVAE")
     student.close()  # decoded in another process, which has seen z and no image
     vae = student.model.MLPVAE(X_SHAPE, VAE_Z, HIDDEN_DIM)
     vae.load_state_dict(weights)

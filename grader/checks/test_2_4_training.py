@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.embedded import shapes
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Student
+from grader.engine.student import Remote, Student
 from grader.oracle.answers import form
 from grader.oracle.diffusion import Schedule
 from grader.oracle.quality import RidgeClassifier
@@ -21,8 +21,9 @@ from grader.oracle.reference import given_networks, load_weights
 from grader.oracle.sampled import divergence_of_samples
 
 from .draw import Draw
-from .expect import state, tensor, wrong
+from .expect import tensor, wrong
 from .runner import question
+from .states import expect_readable, expect_state
 from .training import Bound, Split, draw_split, learn
 
 NUM_CHANNELS, Z_CHANNELS = 16, 3
@@ -44,7 +45,7 @@ SPREADS = (0.3, 1.7)
 
 TINY = 1e-6
 SHOWN = 10  # images in each picture of the page
-TRAINED = "What was trained"
+TRAINED = "The model that was trained"
 VAE_LOOK, LDM_LOOK = 2, 4  # earlier, nothing has learned enough
 NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes of model.py as they are."
 
@@ -52,6 +53,12 @@ NOT_THE_HANDOUTS = "Its networks are not those of the handout: leave the classes
 def signed(pixels: Tensor) -> Tensor:
     """Bytes as numbers in [-1, 1]."""
     return pixels.float() / 127.5 - 1
+
+
+def trained(module: Remote) -> dict[str, Tensor]:
+    """The weights of what was trained. Raises Failure if they are too many, or not finite."""
+    expect_readable(module, TRAINED)
+    return expect_state(module.state_dict(), TRAINED)
 
 
 def reconstructions(weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,7 +118,7 @@ def train_vae(student: Student, draw: Draw, gan_weight: float) -> None:
     training = student.recipes.VAETraining(KL_WEIGHT, gan_weight, 0, Z_CHANNELS, NUM_CHANNELS, VAE_LR)
 
     def judge() -> Iterator[Bound]:
-        weights = state(training.state_dict(), TRAINED)
+        weights = trained(training)
         yield from vae_bounds(weights, split, draw)
         if gan_weight > 0:
             yield discriminator_bound(weights, split)
@@ -146,7 +153,7 @@ def test_diffusion_learns(student: Student, draw: Draw) -> None:
     training.diffusion = diffusion
 
     def judge() -> Iterator[Bound]:
-        yield noise_bound(state(training.unet.state_dict(), TRAINED), held_out, split.held_out_labels, draw)
+        yield noise_bound(trained(training.unet), held_out, split.held_out_labels, draw)
         labels = torch.arange(SAMPLES) % CLASSES
         shape = (SAMPLES, *latents.shape[1:])
         samples = tensor(diffusion.sample(training.unet, shape, labels), shape, "The samples").float()

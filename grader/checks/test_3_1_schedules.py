@@ -17,6 +17,7 @@ from .expect import close, expect_all, numbers, tensor, wrong
 from .runner import question
 
 LARGEST_BETA = 0.999
+FEWEST = 20  # steps at which the first of right betas is not cut off
 MOST_SIGNAL = 0.001  # alphas_cumprod at the end, at most: with LARGEST_BETA that of a single step
 USUAL_OFFSET = {"offset": 0.008}
 # Right formulas in float64 differ by 1e-12 at most, by cancellation in 1 - ratio at 4000 steps, where the cosine is all
@@ -24,6 +25,7 @@ USUAL_OFFSET = {"offset": 0.008}
 RTOL, ATOL = 1e-9, 1e-11
 CLIP_DIGITS = 1e-6  # by how much a bound may be off, which may be a number in float32
 NEARLY = {"rtol": 1e-2, "atol": 1e-6}  # what rounding to float32 on the way does, and nothing that is known by name
+EVENLY = 1e-3  # of a gap, which rounding to float32 on the way leaves
 Arguments = Mapping[str, int | float]
 
 
@@ -107,7 +109,7 @@ def expect_noise_at_the_end(function: Remote, lengths: Sequence[int]) -> None:
             raise wrong(f"{where}, a beta is {float(betas.max()):.6g}; none may be above {LARGEST_BETA}.")
         if bool((betas.diff() < -CLIP_DIGITS * betas[1:]).any()):
             raise wrong(f"{where}, the betas are {numbers(betas)} and fall somewhere; no beta is below the one before.")
-        if length > 1 and not float(betas[0]) < float(betas[-1]):
+        if length >= FEWEST and not float(betas[0]) < float(betas[-1]):
             raise wrong(f"{where}, all betas are {float(betas[0]):.4g}; the last is above the first.")
         signal = float(torch.log1p(-betas).sum().exp())
         if signal > MOST_SIGNAL * (1 + CLIP_DIGITS):
@@ -127,9 +129,15 @@ def draw_lengths(draw: Draw) -> list[int]:
 
 @question("3.1a")
 def test_linear_betas_of_1000_steps(student: Student, draw: Draw) -> None:
-    """1000 steps: the schedule of the paper, in float64; and nearly as many."""
-    lengths = [1000, draw.integer(900, 999), draw.integer(1001, 1100)]
-    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": n} for n in lengths])
+    """1000 steps: the schedule of the paper, in float64; with nearly as many, too, betas rise evenly."""
+    expect_betas(student.enhanced.linear_betas, "LINEAR_BETAS", [{"num_timesteps": 1000}])
+    lengths = [draw.integer(900, 999), draw.integer(1001, 1100)]
+    for value, length in zip(
+        call_each(student.enhanced.linear_betas, [{"n": n} for n in lengths]), lengths, strict=True
+    ):
+        gaps = betas_in_float64(value, length).diff()
+        if not float(gaps.min()) > 0 or not close(gaps, gaps.mean().expand_as(gaps), EVENLY, 0):
+            raise wrong(f"With num_timesteps = {length}, the betas do not rise evenly.")
 
 
 @question("3.1a")

@@ -276,6 +276,7 @@ def test_drop_labels_leaves_y_as_it_is(student: Student, draw: Draw) -> None:
 # ---------------------------------------------------------------- 3.3b
 
 GUIDED_NOISE = form("GUIDED_NOISE")
+MOST_COPIES = 4  # of a batch, in one call of its denoiser
 AS_GIVEN = "Pass x and t on as they are, for the prediction with labels and for the one without."
 LABELS = "Pass y for the prediction with labels, and null_label for every image for the one without."
 
@@ -336,6 +337,8 @@ class Batch:
             raise wrong(
                 f"denoise_fn is called with {got} where x belongs.", "It is called with x, y, t, in this order."
             )
+        if len(x) > MOST_COPIES * len(self.x):
+            raise wrong(f"denoise_fn is called with {len(x)} images, where the batch has {len(self.x)}.", AS_GIVEN)
         same = (x.double()[:, None] == self.x.double()).flatten(2).all(dim=2)
         if not bool(same.any(dim=1).all()):
             raise wrong("denoise_fn is called with another x than the one to predict the noise in.", AS_GIVEN)

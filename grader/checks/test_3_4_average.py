@@ -13,9 +13,10 @@ from grader.engine.student import Failure, Remote, Student, fetch, later, of, ov
 from grader.oracle.answers import form
 
 from .draw import Draw
-from .expect import close, expect_all, tensor, wrong
+from .expect import close, expect_all, wrong
 from .margins import ATOL
 from .runner import question
+from .states import expect_state
 
 RUNNING_AVERAGE = form("RUNNING_AVERAGE")
 DEFAULT_DECAY = 0.9999
@@ -61,6 +62,15 @@ class Blueprint:
             }
         state |= {other: state[name] for other, name in self.shared.items()}
         return state | {name: draw.normal(*shape) for name, shape in self.kept_out.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all that a state has, by name."""
+        shapes = self.parameters | {other: self.parameters[name] for other, name in self.shared.items()}
+        for layer, channels in self.normalisations.items():
+            shapes |= {f"{layer}.running_mean": (channels,), f"{layer}.running_var": (channels,)}
+            shapes[f"{layer}.num_batches_tracked"] = ()
+        return shapes | dict(self.kept_out)
 
     def load(self, network: Remote, state: State) -> None:
         """Give a network of the worker a state, before the next request with a result."""
@@ -174,28 +184,29 @@ class Pair:
     def states(self) -> tuple[State, State]:
         """The average and the network as they are now. Raises Failure if the state of one is malformed."""
         try:
-            state = self.both.state_dict()
+            both = self.both.state_dict()
         except Failure as failure:
             hints = [hint for words, hint in MEANS.items() if words in failure.message]
             raise failure.told(hints[0] if hints else failure.hint) from None
-        state = state if isinstance(state, dict) else {}
+        both = dict(both) if isinstance(both, dict) else {}
         if names := self.blueprint.kept_out:
             owners = {"0.": self.average, "1.": self.network}
             kept_out = fetch(*[of(owner, name) for owner in owners.values() for name in names])
-            state |= dict(zip([prefix + name for prefix in owners for name in names], kept_out, strict=True))
-        return self._read(state, "0.", "average"), self._read(state, "1.", "network")
+            both |= dict(zip([prefix + name for prefix in owners for name in names], kept_out, strict=True))
+        return self._read(both, "0.", "average"), self._read(both, "1.", "network")
 
-    def _read(self, state: dict[str, Any], prefix: str, owner: str) -> State:
+    def _read(self, both: dict[str, Any], prefix: str, owner: str) -> State:
         """One of two states: parameters in float64, buffers as they are."""
-        read = {}
-        for name, shape in self.blueprint.parameters.items():
-            what = f"After update_average, {name} of the {owner}"
-            value: Any = state.get(prefix + name)
-            read[name] = tensor(value, shape, what)
-            if value.dtype != torch.float32:
-                raise wrong(f"{what} is a tensor of {value.dtype}; before it was of torch.float32.")
-        others = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
-        return others | read
+        shapes = self.blueprint.shapes
+        own = {name: both.get(prefix + name) for name in shapes}
+        read = expect_state(own, f"After update_average, the {owner}", shapes)
+        for name in self.blueprint.parameters:
+            if read[name].dtype != torch.float32:
+                raise wrong(
+                    f"After update_average, {name} of the {owner} is a tensor of {read[name].dtype}; before it was of "
+                    "torch.float32."
+                )
+        return read | {name: read[name].double() for name in self.blueprint.parameters}
 
 
 def build(student: Student, blueprint: Blueprint) -> Pair:

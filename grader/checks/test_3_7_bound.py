@@ -131,7 +131,9 @@ class Denoiser:
 
     def _images(self, x: object, what: str) -> Tensor:
         """x in float64, if it is some images of the case's size."""
-        count = len(x) if isinstance(x, Tensor) and x.ndim else 1
+        count, most = len(x) if isinstance(x, Tensor) and x.ndim else 1, self.calls.numel()
+        if count > most:
+            raise wrong(f"{what} has {count} images; every image at every step makes {most}.")
         return tensor(x, (count, *self.case.x_start.shape[1:]), what)
 
     def _steps(self, t: object, count: int, function: str) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
+from torch import Tensor
+
 from grader.checks.draw import Draw
+from grader.checks.mlp import Plan, expect_dependence
 from grader.checks.runner import question
 from grader.checks.test_1_1_mlp import decode, encode
 from grader.checks.test_1_2_elbo import draw_far, draw_inputs, expect_bounds
@@ -21,21 +25,35 @@ from grader.checks.test_1_4_gan_step import (
 )
 from grader.checks.test_1_5_visualize import draw_map, draw_task, expect_directions, expect_square
 from grader.engine.launcher import OPTIMIZERS
-from grader.engine.student import Student, at_once
+from grader.engine.student import Remote, Student
 
-SIZES = [((3, 9, 4), 11, 31), ((1, 28, 28), 20, 64), ((1, 1, 6), 3, 5)]  # x_shape, z_dim, hidden_dim
-BATCH = 3
+
+def draw_sizes(draw: Draw) -> list[tuple[tuple[int, int, int], int, int]]:
+    """x_shape, z_dim and hidden_dim of three networks; no two of the widths of one are the same."""
+    height, width = draw.shuffled([draw.integer(3, 4), draw.integer(8, 10)])
+    return [
+        ((3, height, width), draw.integer(10, 13), draw.integer(28, 33)),
+        ((1, draw.integer(26, 30), draw.integer(26, 30)), draw.integer(18, 22), draw.integer(60, 68)),
+        ((1, 1, draw.integer(7, 12)), 3, 5),
+    ]
 
 
 @question("1.1")
 def test_mlp_vae_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images, latent spaces and hidden layers of other sizes."""
-    steps: list[partial] = []
-    for x_shape, z_dim, hidden_dim in SIZES:
+    for x_shape, z_dim, hidden_dim in draw_sizes(draw):
         vae = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
-        steps.append(partial(encode, vae, draw.uniform(0, 1, BATCH, *x_shape), z_dim))
-        steps.append(partial(decode, vae, draw.normal(BATCH, z_dim), x_shape))
-    list(at_once(student.model, steps))
+        plan = Plan("The encoder", x_shape, (z_dim, 2 * z_dim), hidden_dim)
+        mean = partial(encoded_mean, vae, z_dim)
+        expect_dependence(student, vae, plan, draw, mean, "The mean of q(z|x)")
+        plan = Plan("The decoder", (z_dim,), (math.prod(x_shape),), hidden_dim)
+        image = partial(decode, vae, x_shape=x_shape)
+        expect_dependence(student, vae, plan, draw, image, "The decoded image")
+
+
+def encoded_mean(vae: Remote, z_dim: int, x: Tensor) -> Tensor:
+    """The mean of q(z|x)."""
+    return encode(vae, x, z_dim)[1]
 
 
 @question("1.2")
@@ -57,21 +75,20 @@ def test_elbo_of_other_sizes(student: Student, draw: Draw) -> None:
 @question("1.3a")
 def test_generator_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images, noise and hidden layers of other sizes."""
-    steps = []
-    for x_shape, z_dim, hidden_dim in SIZES:
+    for x_shape, z_dim, hidden_dim in draw_sizes(draw):
         generator = student.model.Generator(z_dim, x_shape, hidden_dim)
-        steps.append(partial(generate, generator, draw.normal(BATCH, z_dim), x_shape))
-    list(at_once(student.model, steps))
+        plan = Plan("The generator", (z_dim,), (math.prod(x_shape),), hidden_dim)
+        call = partial(generate, generator, x_shape=x_shape)
+        expect_dependence(student, generator, plan, draw, call, "The generated image")
 
 
 @question("1.3b")
 def test_discriminator_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images and hidden layers of other sizes."""
-    steps = []
-    for x_shape, _, hidden_dim in SIZES:
+    for x_shape, _, hidden_dim in draw_sizes(draw):
         discriminator = student.model.MLPDiscriminator(x_shape, hidden_dim)
-        steps.append(partial(discriminate, discriminator, draw.uniform(0, 1, BATCH, *x_shape)))
-    list(at_once(student.model, steps))
+        plan = Plan("The discriminator", x_shape, (1,), hidden_dim)
+        expect_dependence(student, discriminator, plan, draw, partial(discriminate, discriminator), "The probability")
 
 
 @question("1.4", imports=OPTIMIZERS)
