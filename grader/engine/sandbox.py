@@ -142,7 +142,7 @@ def change_user(policy: Policy) -> None:
     """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         raise OSError("only root can")
-    closed = closed_to_others([*libraries(), str(Path(policy.directory).parent)]) if not policy.sealed else None
+    closed = None if policy.sealed else closed_libraries() or closed_to_others([str(Path(policy.directory).parent)])
     if closed and not (policy.landlock and _prctl(PR_CAPBSET_READ, CAP_DAC_READ_SEARCH)):
         raise OSError(f"{closed} is closed to other users, and Python needs it")
     user = FIRST_USER + os.getpid() % USERS
@@ -243,6 +243,12 @@ def libraries() -> tuple[str, ...]:
     places += [p for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if p.startswith("/")]
     existing = dict.fromkeys(str(Path(p).resolve()) for p in places if p and Path(p).exists())
     return tuple(p for p in existing if p != "/")
+
+
+@cache
+def closed_libraries() -> str | None:
+    """The first folder on the way to a library that other users may not pass, looked up once."""
+    return closed_to_others(libraries())
 
 
 def closed_to_others(places: Iterable[str]) -> str | None:

@@ -62,7 +62,7 @@ ALLOWED: dict[str, Table] = {
     },
 }  # fmt: skip
 
-# Looking for files. A sealed worker, on a kernel without Landlock, does not.
+# Looking for files. A sealed worker, on a kernel without Landlock, does not, but may ask about those that are open.
 FILES: Table = {
     "newfstatat": (262, 79), "statx": (332, 291), "stat": (4, None), "lstat": (6, None), "access": (21, None),
     "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78),
@@ -115,6 +115,7 @@ MAY_CREATE = 0o1300  # O_CREAT, O_EXCL, O_TRUNC; to read and truncate is writing
 # Not O_PATH, O_TMPFILE, O_NOATIME, O_ASYNC, which sends signals, and O_DIRECT, with which the grader could not read
 # what a worker wrote.
 PLAIN_FLAGS = {"x86_64": 0o2006400 | 0x38000, "aarch64": 0o2006400 | 0x2C000}
+AT_EMPTY_PATH = 0x1000
 F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 # FIONBIO, FIONREAD, FIONCLEX, FIOCLEX, and whether it is a terminal: TCGETS, TCGETS2, TIOCGWINSZ.
 HARMLESS_IOCTLS = (0x5421, 0x541B, 0x5450, 0x5451, 0x5401, 0x802C542A, 0x5413)
@@ -169,7 +170,11 @@ def checked(machine: str, pid: int, sealed: bool, cuda: bool) -> dict[str, Check
         "prctl": Checked((157, 167), ((Condition(0, HARMLESS_OPTIONS),),)),
         "arch_prctl": Checked((158, None), ((Condition(0, MATRIX_PERMISSIONS),),)),
     }
-    return {name: call for name, call in calls.items() if not (sealed and name in ("open", "openat"))}
+    if sealed:
+        del calls["open"], calls["openat"]
+        of_what_is_open = Condition(3, (AT_EMPTY_PATH,))  # as the C library asks
+        calls["newfstatat"] = Checked(FILES["newfstatat"], ((of_what_is_open,),))
+    return calls
 
 
 # Offsets into struct seccomp_data, and the instructions of the filter machine.

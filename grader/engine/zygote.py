@@ -33,7 +33,7 @@ def main(control: socket.socket, imports: list[str]) -> None:
 
     sandbox.forbid_inspection()
     warm_up()
-    sandbox.libraries()  # which every worker then knows
+    sandbox.closed_libraries()  # which every worker then knows
     import_frozen(imports)
     with contextlib.suppress(ConnectionError):  # the other side may close at any time; then there is nothing to do
         serve(control)
