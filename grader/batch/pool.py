@@ -20,7 +20,7 @@ LONGEST_SECONDS = 3600.0  # that one hand-in may take; worker and checks have bo
 GRACE = 2.0  # times a limit after which a process that does not end its turn is ended
 GRACE_SECONDS = 10.0
 LOOK_SECONDS = 1.0
-STARTS = 3  # of a process that ends before it is ready
+STARTS = 10  # of a process that ends before it is ready, as it may while a hand-in uses up memory
 KILLED_FIRST = "500"  # oom_score_adj of what grades: when memory is short, the kernel is to spare the parent
 
 

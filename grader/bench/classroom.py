@@ -10,13 +10,17 @@ from grader.assignment import HANDOUT
 from grader.bank import Filling, load_bank
 from grader.rubric import Question, load
 from grader.submission import Submission, read
-from grader.tests.redteam import load_attacks
 
 RIGHT, WRONG = 0.75, 0.2  # shares of the answers to a question; the rest is not attempted
 AMBITIOUS = 0.1  # of the students, who answer optional questions too
 BROKEN = ("def f(:\n", "import no_such_package\n", "raise SystemExit\n", "x = 1 / 0\n")
 BROKEN_SHARE, HOSTILE_SHARE = 0.02, 0.01  # of the students
-COSTLY = ("exhausting",)  # attacks that use up memory or minutes: one of them would be all that is measured
+HOSTILE = (  # none that takes memory or minutes, which `hostile_class` measures
+    "import os\nos._exit(0)\n",
+    "import torch\nfor name in ('allclose', 'equal', 'isclose'): setattr(torch, name, lambda *a, **k: True)\n",
+    "import builtins\nbuiltins.all = builtins.any = lambda *a: True\n",
+    "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n",
+)
 
 
 def make_class(students: int, seed: int = 0, spoil: bool = True) -> dict[str, dict[str, bytes]]:
@@ -54,8 +58,7 @@ def spoiled(files: Mapping[str, bytes], draw: random.Random) -> dict[str, bytes]
     if share < BROKEN_SHARE:
         return {**files, name: draw.choice(BROKEN).encode() + files[name]}
     if share < BROKEN_SHARE + HOSTILE_SHARE:
-        attack = draw.choice([attack for attack in load_attacks() if attack.family not in COSTLY])
-        return {**files, "loss.py": attack.prelude.encode() + b"\n" + files["loss.py"]}
+        return {**files, "loss.py": draw.choice(HOSTILE).encode() + files["loss.py"]}
     return dict(files)
 
 

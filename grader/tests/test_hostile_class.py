@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -36,9 +37,13 @@ from grader.batch.schedule import (
 )  # fmt: skip
 from grader.batch.store import MAX_RESULT_BYTES, PICTURES, Store, StoreError, UnusableError, usable
 from grader.batch.work import Settings, attempt
+from grader.bench.classroom import make_class
+from grader.bench.hostile_class import hostile, mixed
 from grader.cli import LEFT, app
 from grader.engine.launcher import StartError
+from grader.report import gradescope
 from grader.report.entry import Entry
+from grader.report.feedback import MAX_TEXT, as_text
 from grader.report.gradebook import fill_canvas
 from grader.report.pictures import Strip
 from grader.submission import Submission
@@ -514,3 +519,30 @@ def test_an_archive_that_breaks_reading_is_its_students(monkeypatch: pytest.Monk
     assert entries["anna"].error == ""
     assert entries["bad"].error == "What was handed in cannot be read; pack the files again."
     assert "a secret" in entries["bad"].trouble
+
+
+def test_a_result_on_gradescope_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    monkeypatch.setenv("AUTOGRADER_ROOT", str(tmp_path))
+    monkeypatch.setattr(gradescope, "grade_submission", lambda *_: {"score": float("nan")})
+    gradescope.main(only="", training=False, leaderboard=False)
+    fields = json.loads((tmp_path / "results" / "results.json").read_text("utf-8"))
+    assert (fields["score"], fields["output"]) == (0, gradescope.FAILED)
+
+
+def test_feedback_as_text_has_the_length_of_a_cell() -> None:
+    long = result_of(dict.fromkeys(("2.1a", "2.1b", "2.2a"), "wrong"), hint="x" * MAX_TEXT)
+    text = as_text(long)
+    assert len(text) == MAX_TEXT + len(" ...")
+    assert text.startswith("0 of 28 points\n2.1a")
+
+
+def test_the_worst_hand_ins_stand_among_the_others() -> None:
+    ordinary, worst = make_class(3, spoil=False), hostile()
+    assert len(worst) == 10
+    assert all({"loss.py", "model.py", "diffusion.py"} <= set(files) for files in worst.values())
+    made = mixed(ordinary, worst, random.Random(0))
+    assert list(made) == sorted(made)
+    assert {name.partition(" ")[2]: files for name, files in made.items()} == {**ordinary, **worst}
+    assert all(name.partition(" ")[2] in worst for name in list(made)[:2])
+    assert list(mixed(ordinary, {}, random.Random(0)).values()) == list(ordinary.values())
