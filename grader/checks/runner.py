@@ -90,6 +90,11 @@ class Outcome(Clean):
     problem: str = field(default="", metadata={CHARACTERS: PROBLEM_CHARACTERS})
 
 
+def stumbled(status: str, message: str) -> bool:
+    """Whether a check came to no verdict of its own, which none does on what students write in good faith."""
+    return status == "grader_error" or message == COULD_NOT_JUDGE
+
+
 def question(question_id: str, imports: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
     """Register `test_<name>(student, draw)` as a check of a question; its docstring's first line is its title."""
 

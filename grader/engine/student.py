@@ -30,7 +30,7 @@ from .isolation import Isolation
 from .launcher import Launcher, Process, StartError
 from .text import clean, printable
 from .tracebacks import Frame, read_error, read_reached, read_stack
-from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
+from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireFull, WireTimeout, decode, encode
 
 CALL_SECONDS = 10.0
 IMPORT_SECONDS = 5.0
@@ -611,6 +611,12 @@ class Student:
         except WireClosed:
             status = self._end()
             raise self._noted(self._crash(self._reached(requests), status)) from None
+        except WireFull:
+            raise Failure(
+                "error",
+                "This check would have to send more to your code than fits: your networks have too many parts.",
+                "Make the networks of the size that the handout asks for.",
+            ) from None
         except WireError as error:
             raise self._irregular(str(error)) from None
         finally:
