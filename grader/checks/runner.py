@@ -28,8 +28,8 @@ STATUSES = (
     "grader_error",
 )
 PROBLEM_CHARACTERS = 8000
-GROWTH_BYTES = 1 << 30  # of this process, while it judges what a check is given
-JUDGING_SECONDS = 60.0  # of the processor, for one check
+GROWTH_BYTES = 512 << 20  # of this process, while it judges what a check is given; the solution takes 150 MB
+JUDGING_SECONDS = 30.0  # of the processor, for one check; the solution takes 2
 COULD_NOT_JUDGE = "Your code gave back values that this check could not judge."
 LOOK_AT_RESULTS = (
     "Look at the types, shapes and sizes of what it returns, of its attributes and of the parameters of its networks, "
@@ -88,6 +88,11 @@ class Outcome(Clean):
     margins: Ledger = field(default_factory=Ledger)
     exhibits: Exhibits = field(default_factory=Exhibits)
     problem: str = field(default="", metadata={CHARACTERS: PROBLEM_CHARACTERS})
+
+
+def stumbled(status: str, message: str) -> bool:
+    """Whether a check came to no verdict of its own, which none does on what students write in good faith."""
+    return status == "grader_error" or message == COULD_NOT_JUDGE
 
 
 def question(question_id: str, imports: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:

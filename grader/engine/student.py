@@ -30,13 +30,13 @@ from .isolation import Isolation
 from .launcher import Launcher, Process, StartError
 from .text import clean, printable
 from .tracebacks import Frame, read_error, read_reached, read_stack
-from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireTimeout, decode, encode
+from .wire import Packed, Tensors, Unusable, WireClosed, WireError, WireFull, WireTimeout, decode, encode
 
 CALL_SECONDS = 10.0
 IMPORT_SECONDS = 5.0
 CHECK_SECONDS = 100.0
 WALL_SECONDS = 180.0
-JUDGING_SECONDS = 240.0
+JUDGING_SECONDS = 120.0
 MAX_CALLBACKS = 20_000
 KEPT_OUTPUT = 64 << 10
 MAX_ARGUMENTS = 16
@@ -611,6 +611,12 @@ class Student:
         except WireClosed:
             status = self._end()
             raise self._noted(self._crash(self._reached(requests), status)) from None
+        except WireFull:
+            raise Failure(
+                "error",
+                "This check would have to send more to your code than fits: your networks have too many parts.",
+                "Make the networks of the size that the handout asks for.",
+            ) from None
         except WireError as error:
             raise self._irregular(str(error)) from None
         finally:

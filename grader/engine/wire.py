@@ -53,6 +53,10 @@ class WireClosed(WireError):
     """The other side is gone."""
 
 
+class WireFull(WireError):
+    """A frame of this side is over the limits; nothing was sent."""
+
+
 class WireTimeout(WireError):
     """The deadline passed before a whole frame went through."""
 
@@ -79,13 +83,13 @@ class Channel:
 
         Raises:
             WireClosed, WireTimeout: if the other side is gone, or does not read.
-            WireError: if the frame is over the limits.
+            WireFull: if the frame is over the limits.
         """
         if tensors:
             message = message | {"tensors": {name: kind for name, (kind, _) in tensors.items()}}
         text, blob = json.dumps(message).encode(), b"".join([elements for _, elements in (tensors or {}).values()])
         if len(text) > MAX_JSON_BYTES or len(blob) > MAX_TENSOR_BYTES:
-            raise WireError(f"a frame of {len(text)} and {len(blob)} bytes is over the limits")
+            raise WireFull(f"a frame of {len(text)} and {len(blob)} bytes is over the limits")
         try:
             self._set_timeout(deadline)
             self.socket.sendall(HEADER.pack(MAGIC, len(text), len(blob)) + text + blob)

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from grader.assignment import HANDOUT
 from grader.bank import Filling, load_bank
-from grader.checks.runner import Outcome
+from grader.checks.runner import Outcome, stumbled
 from grader.engine.launcher import OPTIMIZERS, Launcher, default_launcher
 from grader.engine.student import CALL_SECONDS
 from grader.grading import grade, in_order, session
@@ -90,7 +90,7 @@ def count_right(filling: Filling, question: Question, launcher: Launcher, seed: 
 def count_wrong(diagnosis: Diagnosis, tally: Tally) -> None:
     """Judge what a wrong filling was told: it must lose points, for reasons that are true."""
     filling = diagnosis.filling
-    broken = [check for check in diagnosis.failed if check.status == "grader_error"]
+    broken = [check for check in diagnosis.failed if stumbled(check.status, check.message)]
     caught = any(check.max_score for check in diagnosis.failed if check not in broken)
     tally.wrong += 1
     tally.caught += caught
@@ -109,7 +109,7 @@ def count_mutant(mutant: Mutant, outcome: Outcome | None, is_proved: bool, tally
         tally.surviving += [] if is_proved else [mutant]
         return
     said = f"{outcome.check.id}: {outcome.message}\n{mutant.diff}"
-    if outcome.status == "grader_error":
+    if stumbled(outcome.status, outcome.message):
         tally.complaints.append(f"{mutant} breaks {said}")
         return
     tally.killed += 1

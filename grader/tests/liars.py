@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +39,21 @@ FRAMES = [
 ]  # fmt: skip
 TRACES = ["", f"{'9' * 60_000} model\n", "      1 \ud800\n", f'      0 loss  \nTimeout\n  File "{SOLUTION}/loss.py", line {"9" * 5000} in f\n',
           f'      0 \nTimeout\n  File "{SOLUTION}/loss.py", line 3 in {HOSTILE}\n', HOSTILE]  # fmt: skip
+OTHER_FRAMES: list[dict[str, Any]] = [
+    {"replies": []}, {"id": 0}, {"callback": 0},
+    {"callback": 1 << 62, "arguments": [], "keywords": {}}, {"callback": 0, "arguments": [], "keywords": {HOSTILE: {"value": 1}}},
+]  # fmt: skip
+SKELETONS = {"value", "tensor", "mapping", "sequence", "object", "unusable"}
 Frame = tuple[str, Tensors]  # a message as text, and its tensors
+
+
+def values_in(part: Any) -> Iterator[tuple[Any, Any]]:
+    """Where values are in a message: what holds each, and its key."""
+    for key, inner in part.items() if type(part) is dict else enumerate(part):
+        if type(inner) is dict and len(inner) == 1 and set(inner) <= SKELETONS:
+            yield part, key
+        if type(inner) in (dict, list):
+            yield from values_in(inner)
 
 
 class Recorder:
@@ -88,7 +102,7 @@ class Liar:
         self.lies = 0
         self._left = iter(frames)
         self._random = random_
-        self._honest = int(len(frames) * random_.random() ** 2)
+        self._honest = int(len(frames) * random_.random() ** 3)
         self._share = random_.choice([0.3, 1.0])
         self._id: Any = None
 
@@ -130,65 +144,65 @@ class Liar:
         if "id" in message:
             message["id"] = self._id
         self._honest -= 1
-        if self._honest < 0 and self._random.random() < self._share:
+        share = self._share if tensors else 0.3  # frames without tensors mostly say that something was done
+        if self._honest < 0 and self._random.random() < share:
             self.lies += 1
             message = self._lie(message, tensors)
         return message if type(message) is dict else {}, tensors
 
     def _lie(self, message: dict[str, Any], tensors: Tensors) -> dict[str, Any]:
-        """A frame with a few other parts; mostly they have the form of values."""
+        """A frame with something else in it: mostly other values of a right form, which checks have to judge."""
         kind = self._random.random()
-        if kind < 0.1:
-            return message | self._random.choice(
-                [
-                    {"replies": []},
-                    {"id": 0},
-                    {"callback": 0},
-                    {"callback": 1 << 62, "arguments": [], "keywords": {HOSTILE: {"value": 1}}},
-                ]
-            )
-        if kind < 0.25 and type(message.get("replies")) is list:
+        if kind < 0.05:
+            return message | self._random.choice(OTHER_FRAMES)
+        if kind < 0.1 and "replies" in message:
             message["replies"][-1] = {"error": self._error()}
-            return message
-        if kind < 0.5 and tensors:
+        elif kind < 0.3 and tensors:
             name = self._random.choice(list(tensors))
             tensors[name] = self._tensor(tensors[name])
-            return message
-        for _ in range(self._random.choice([1, 1, 2, 5])):
-            self._replace_in(message, tensors)
+        elif kind < 0.4:
+            self._replace_anything(message)
+        else:
+            for _ in range(self._random.choice([1, 1, 2, 5])):
+                self._replace_value(message, tensors)
         return message
 
-    def _replace_in(self, part: Any, tensors: Tensors) -> None:
-        """Replace something at some depth of a value."""
+    def _replace_anything(self, part: Any) -> None:
+        """Put what has no form at some depth of a message."""
         while True:
-            keys = list(part) if type(part) is dict else list(range(len(part)))
-            if not keys:
+            key = self._random.choice(list(part) if type(part) is dict else range(len(part)))
+            if not part[key] or type(part[key]) not in (dict, list) or self._random.random() < 0.2:
+                part[key] = self._random.choice(PLAIN)
                 return
-            key = self._random.choice(keys)
-            inner = part[key]
-            if type(inner) not in (dict, list) or not inner or self._random.random() < 0.2:
-                part[key] = self._value(tensors) if type(inner) is dict else self._random.choice(PLAIN)
-                return
-            part = inner
+            part = part[key]
+
+    def _replace_value(self, message: dict[str, Any], tensors: Tensors) -> None:
+        """Put another value, whose form is right, in place of one of a message."""
+        places = list(values_in(message.get("replies", [])[-3:] or message.get("arguments", [])))
+        if places:
+            holder, key = self._random.choice(places)
+            held = holder[key]
+            if "tensor" in held and self._random.random() < 0.5:
+                tensors[held["tensor"]] = self._tensor(tensors[held["tensor"]])
+            else:
+                holder[key] = self._value(tensors)
 
     def _value(self, tensors: Tensors, depth: int = 0) -> Any:
-        """A skeleton of any kind."""
+        """A value of any kind, of a right form."""
         kind = self._random.choice(
-            ["value", "value", "tensor", "tensor", "mapping", "sequence", "object", "unusable", "odd"]
+            ["value", "tensor", "tensor", "mapping", "sequence", "object", "unusable"][: 7 if depth < 3 else 3]
         )
-        if kind == "odd":
-            return self._random.choice([*PLAIN, {self._random.choice(TEXTS): self._random.choice(PLAIN)}])
+        if kind == "value":
+            return {"value": self._random.choice([*NUMBERS, *TEXTS, None, True, False])}
         if kind == "tensor":
             name = f"lie{len(tensors)}"
             tensors[name] = self._tensor(torch.ones(2, 3))
             return {"tensor": name}
         if kind == "mapping":
-            names = self._random.sample(TEXTS, 3)
-            return {"mapping": {name: self._value(tensors, depth + 1) for name in names} if depth < 7 else {}}
+            return {"mapping": {name: self._value(tensors, depth + 1) for name in self._random.sample(TEXTS, 3)}}
         if kind == "sequence":
-            count = self._random.choice([0, 1, 2, 5])
-            return {"sequence": [self._value(tensors, depth + 1) for _ in range(count)] if depth < 3 else []}
-        return {kind: self._random.choice(PLAIN)}
+            return {"sequence": [self._value(tensors, depth + 1) for _ in range(self._random.choice([0, 1, 2, 5]))]}
+        return {"object": 1 << 20} if kind == "object" else {"unusable": self._random.choice(TEXTS)}
 
     def _tensor(self, x: torch.Tensor) -> torch.Tensor:
         """A tensor in place of another."""

@@ -224,4 +224,7 @@ app()
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "error: the grader failed in 2.2b/generator_single_logits" in done.stderr
+    assert f"{tmp_path / 'r.log'} says where." in done.stderr
     assert json.loads((tmp_path / "r.json").read_text("utf-8"))["questions"][0]["status"] == "grader_error"
+    assert "Traceback" not in (tmp_path / "r.json").read_text("utf-8")
+    assert "AttributeError: 'NoneType' object has no attribute 'at'" in (tmp_path / "r.log").read_text("utf-8")

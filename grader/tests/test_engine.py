@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,8 +31,9 @@ from grader.engine.student import (
     observe_each,
     overwrite,
 )
+from grader.engine.tracebacks import read_error, read_reached, read_stack
 from grader.engine.watchdog import Watchdog
-from grader.engine.wire import Unusable
+from grader.engine.wire import Unusable, WireError
 
 MODULE = """
 import torch
@@ -626,3 +628,89 @@ def test_a_fresh_worker_that_cannot_start_is_the_graders_fault(make: Make, monke
         with pytest.raises(StartError, match="ended at once"):
             student.code.square(torch.ones(1))
     assert student.code.square(torch.tensor([3.0])).item() == 9
+
+
+# ---------------------------------------------------------------- what is said of where it was
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        {},
+        {"kind": "exception", "type": "E", "message": "m"},
+        {"kind": "other", "type": "E", "message": "m", "frames": []},
+        {"kind": "exception", "type": 1, "message": "m", "frames": []},
+        {"kind": "exception", "type": "E", "message": "m", "frames": {}},
+        *(
+            {"kind": "exception", "type": "E", "message": "m", "frames": [frame]}
+            for frame in (
+                None,
+                ["f", float("inf"), "g"],
+                ["f", "1", "g"],
+                ["f", True, "g"],
+                ["f", -1, "g"],
+                ["f", 10**19, "g"],
+                ["f", 1],
+                [1, 1, 1],
+            )
+        ),
+    ],
+)
+def test_an_error_of_another_form_is_refused(error: object) -> None:
+    with pytest.raises(WireError):
+        read_error(error)
+
+
+def test_names_in_a_traceback_are_safe() -> None:
+    error = {"kind": "exception", "type": "E", "message": "m", "frames": [["\0\ud800" + "x" * 999, 1, "\u202e"]] * 99}
+    frames = read_error(error).frames
+    assert len(frames) == 8
+    assert frames[0] == ("\\u0000\\ud800" + "x" * 108 + " ...", 1, "\\u202e")
+
+
+@pytest.mark.parametrize(
+    ("trace", "reached"),
+    [
+        ("      3 loss                                                    \n", (3, "loss")),
+        ("      3                                                         \n", (3, "")),
+        ("", (None, "")),
+        ("9" * 60_000 + " loss\n", (None, "")),
+        ("      ² loss\n", (None, "")),
+        ("      3 lo\ud800ss\n", (None, "")),
+    ],
+)
+def test_where_a_worker_was_is_read_strictly(trace: str, reached: tuple[int | None, str]) -> None:
+    assert read_reached(trace) == reached
+
+
+def test_a_stack_has_no_line_of_many_digits() -> None:
+    trace = f'Timeout\n  File "/a/x.py", line {"9" * 5000} in f\n  File "/a/y.py", line 3 in g\n'
+    assert list(read_stack(trace)) == [("/a/y.py", 3, "g")]
+
+
+def test_the_first_start_of_a_worker_is_nobodys_time_and_those_after_it_are_the_submissions(
+    make: Make, launcher: ZygoteLauncher
+) -> None:
+    def spawn(directory: Path) -> Process:
+        time.sleep(0.5)
+        return launcher.spawn(directory)
+
+    parts = {name: getattr(launcher, name) for name in ("require", "expect", "reap", "show_stack")}
+    student = make(using=SimpleNamespace(device="cpu", spawn=spawn, **parts), wall=5)
+    student.code.square(torch.ones(1))
+    left = student._seconds_left
+    student.drop()
+    student.code.square(torch.ones(1))
+    assert student._seconds_left <= left - 0.5
+
+
+def test_files_are_quoted_as_they_were_before_student_code_ran(make: Make, tmp_path: Path) -> None:
+    student = make("def fail():\n    raise ValueError('x')  # here\n")
+    (student.directory / "code.py").unlink()
+    assert (
+        "# here"
+        in student._student_error(
+            {"kind": "exception", "type": "ValueError", "message": "x", "frames": [["code.py", 2, "fail"]]}
+        ).message
+    )

@@ -16,7 +16,7 @@ from grader.cli import app
 from grader.grading import load_checks
 from grader.report.attempts import FILE, count_attempts, read_history
 from grader.report.console import print_result
-from grader.report.feedback import as_markdown, as_text, fenced, hold_back_hints
+from grader.report.feedback import as_markdown, as_text, fenced, hold_back_hints, visible_to
 from grader.report.html import render
 from grader.report.result import CheckResult, QuestionResult, Result
 from grader.rubric import AUDIENCES, RubricError, load, seen_by
@@ -312,3 +312,14 @@ def outside_fences(text: str) -> list[str]:
         else:
             found.append(line)
     return found
+
+
+def test_what_is_printed_during_hidden_checks_is_not_for_students(handout: Submission, graded: Graded) -> None:
+    """Checks that fewer people may see run after the others, so that nothing printed before them knows their inputs."""
+    code = "print('saw', [round(x, 4) for x in fake.flatten().tolist()])\nloss = -fake.mean()"
+    result = graded(filled(handout, "2.2b", code), "2.2b")
+    seen = visible_to(result, "student")
+    assert result.output.startswith(seen.output)
+    assert 0 < seen.output.count("saw") < result.output.count("saw")
+    assert seen.outputs == {}
+    assert visible_to(result, "after_due").output == result.output
