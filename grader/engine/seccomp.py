@@ -1,9 +1,10 @@
 """A seccomp filter: the kernel refuses every system call that a worker does not need.
 
 The filter is a list of what is allowed, by purpose; some calls go through with some arguments only. Everything else
-returns EPERM, so that Python raises PermissionError. What is on the list was measured: trainings, checks, sealed and
-fresh workers and time-outs were traced, and the calls that other versions of Python, of the C library and of torch make
-for the same ends were added. What a GPU's driver calls is taken from public descriptions, and has not been measured.
+returns EPERM, so that Python raises PermissionError. What is on the list was measured: checks and
+trainings were traced in forked workers, and checks in fresh ones. The calls that other versions of Python, of the C
+library and of torch make for the same ends were added. What a GPU's driver calls is taken from public descriptions, and
+has not been measured.
 
 The table is written here instead of taken from libseccomp: that library is missing from many images, its binding for
 Python is not on PyPI, and it knows names, but not which calls a worker needs. Numbers of calls never change; a test
