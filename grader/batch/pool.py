@@ -6,10 +6,12 @@ A process that dies is replaced; only what it was grading is concerned.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -20,6 +22,7 @@ LONGEST_SECONDS = 3600.0  # that one hand-in may take; worker and checks have bo
 GRACE = 2.0  # times a limit after which a process that does not end its turn is ended
 GRACE_SECONDS = 10.0
 LOOK_SECONDS = 1.0
+END_SECONDS = 10.0  # that a process which has closed its wire may take to end
 STARTS = 10  # of a process that ends before it is ready, as it may while a hand-in uses up memory
 KILLED_FIRST = "500"  # oom_score_adj of what grades: when memory is short, the kernel is to spare the parent
 
@@ -72,8 +75,11 @@ class Lane:
         try:
             said = self.wire.recv()
         except (EOFError, OSError):
+            self._process.join(END_SECONDS)
+            status = self._process.exitcode
             self.replace()
-            return ENDED
+            short = ", as the kernel ends processes where memory is short" if status == -signal.SIGKILL else ""
+            return replace(ENDED, details=f"The last time with exit status {status}{short}.")
         self.ready, self._starts = True, 0
         return said
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 ATTEMPTS = 3  # of a hand-in that ends the process that grades it
@@ -31,7 +31,7 @@ class Unfinished:
     """
 
     why: str
-    details: str = ""
+    details: str = field(default="", compare=False)
     again: bool = False
 
 

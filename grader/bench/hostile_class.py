@@ -231,7 +231,12 @@ def run_batch(made: Mapping[str, Any], folder: Path, keys: set[str], jobs: int, 
             command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True,
             preexec_fn=None if group is None else lambda: enter(group),
         )  # fmt: skip
-        watch(run, process, out / "grades.sqlite", keys, patience, measure=group is None)
+        try:
+            watch(run, process, out / "grades.sqlite", keys, patience, measure=group is None)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if group is not None:
             run.memory, run.killed = most_memory(group), out_of_memory(group)
             while (group / "cgroup.procs").read_text():  # the kernel ends them, which takes it a moment
@@ -249,7 +254,7 @@ def enter(group: Path) -> None:
 
 
 def watch(run: Run, process: subprocess.Popen, database: Path, keys: set[str], patience: float, measure: bool) -> None:
-    """Note when what happens to a batch, until it ends or is ended."""
+    """Note what happens to a batch and when, until it ends or has been watched for long enough."""
     started = time.monotonic()
     while run.status is None:
         run.status = process.poll()
@@ -259,8 +264,6 @@ def watch(run: Run, process: subprocess.Popen, database: Path, keys: set[str], p
         if measure:
             run.memory = max(run.memory, memory_of(process.pid))
         if run.ordinary is not None and run.seconds - run.ordinary > patience:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             return
         time.sleep(POLL_SECONDS)
 
