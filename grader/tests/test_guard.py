@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from grader.batch import run as batch
+from grader.batch.store import Store
 from grader.checks import runner
 from grader.checks.draw import Draw
 from grader.checks.runner import Outcome
@@ -16,10 +20,10 @@ from grader.engine import watchdog
 from grader.engine.launcher import ZygoteLauncher
 from grader.engine.student import Student
 from grader.engine.watchdog import Guard, OutOfMemory, OutOfTime, Overrun
-from grader.grading import load_checks, session
+from grader.grading import grade, load_checks, session
 from grader.submission import Submission
 
-from .conftest import EXACT
+from .conftest import EXACT, QUESTIONS
 
 CHECK = load_checks()["2.2b/generator_gradient"]
 
@@ -128,3 +132,21 @@ def test_a_submission_has_so_many_seconds_to_be_judged(solution: Submission, lau
         current.student.judging_seconds = 0.0
         outcome = current.run(CHECK)
     assert (outcome.status, outcome.message[:8]) == ("timeout", "Not run:")
+
+
+def test_tracebacks_go_to_the_log_of_a_class_and_to_no_result(
+    tmp_path: Path, solution: Submission, launcher: ZygoteLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(student: Student, draw: Draw) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setitem(load_checks(), CHECK.id, replace(CHECK, function=fails))
+    result = grade(solution, [QUESTIONS["2.2b"]], launcher, 0)
+    assert "ZeroDivisionError" in result.log
+    assert "ZeroDivisionError" not in result.to_json()
+    fields, told = result.as_fields() | {batch.PROBLEMS: result.log}, []
+    monkeypatch.setattr(batch, "grade_contents", lambda *_: [("k", fields)])
+    with closing(Store(tmp_path / "grades.sqlite")) as store:
+        batch.carry_out(batch.Plan({}, {}), batch.Settings(seed=0), store, 1, lambda key, each: told.append(each))
+        assert store.result("k") == told[0] == result.as_fields()
+    assert (tmp_path / batch.PROBLEMS_LOG).read_text("utf-8") == f"k\n{result.log}\n"

@@ -16,6 +16,7 @@ from grader.engine.launcher import Process, ZygoteLauncher
 from grader.engine.student import Failure, Student
 from grader.grading import checks_of, in_order
 from grader.oracle.reference import given_networks, load_weights
+from grader.rubric import AUDIENCES
 from grader.submission import Submission
 
 from .conftest import QUESTIONS, Graded, by_id, filled, with_source
@@ -204,10 +205,17 @@ def test_imports_that_are_expected_are_made_beside_the_first_checks(solution: Su
 
 
 def test_checks_that_need_imports_come_last() -> None:
-    """Those of 1.4, of training, of samplers and others on another device, and of derivatives in forward mode."""
+    """Those of 1.4, of training, of samplers and others on another device, and of derivatives in forward mode.
+
+    They come last among those that the same people may see, behind those that more people may see; trainings are last.
+    """
     checks = in_order(list(QUESTIONS.values()))
-    needy = [bool(check.imports) for check in checks]
-    assert needy == sorted(needy)
+    places = [
+        (bool(question.needs), AUDIENCES.index(question.audiences[check.name]), bool(check.imports))
+        for check in checks
+        for question in [QUESTIONS[check.question]]
+    ]
+    assert places == sorted(places)
     others = {"1.4", "2.3b", "3.5a"}
     assert {check.question for check in checks if check.imports} == others | {question.id for question in TRAINED}
 
