@@ -83,7 +83,7 @@ figures: $(DEV) ## Train every model and write solution/report/: SCHEDULE=reduce
 calibrate: $(CORE) ## Grade what is right, and what is wrong, at many seeds: SEEDS=1000 POWER_SEEDS=100 ONLY=2.1a DEVICE=cpu
 	@$(RUN) -m grader.bench.calibrate --seeds $(or $(SEEDS),1000) --power-seeds $(or $(POWER_SEEDS),100) --only "$(ONLY)" --device "$(DEVICE)"
 
-bench-grade: $(CORE) ## Time make grade against import torch, and a class against one pytest each: STUDENTS=500
+bench-grade: $(CORE) ## Time make grade against import torch, and a class against one process each: STUDENTS=500
 	@$(RUN) -m grader.bench.grade --students $(or $(STUDENTS),500)
 
 bench-class: $(CORE) ## Kill the grading of a class ten times: the same grades, and memory: STUDENTS=500

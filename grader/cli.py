@@ -71,18 +71,20 @@ def grade(
     steps = attempt is None and audience.value == AUDIENCES[0]  # hints open by attempts at home
     with closing(FreshLauncher(device.value) if fresh else default_launcher(device.value)) as launcher:
         # Only now, so that torch is loaded here while the launcher loads its own.
-        from .pytest_session import Interrupted, run_pytest
+        from .grading import grade as grade_submission
         from .report.attempts import count_attempts
         from .report.console import print_places, print_result, progress_line
         from .report.feedback import hold_back_hints
 
         try:
             with progress_line(questions) as progress:
-                result = run_pytest(handed_in, questions, launcher, seed, progress, training=training)
+                result = grade_submission(handed_in, questions, launcher, seed, progress, training=training)
                 tried = count_attempts(results.absolute().parent, handed_in, questions, result) if steps else attempt
                 result = hold_back_hints(result, questions, tried)
-        except (StartError, RubricError, Interrupted) as error:
+        except (StartError, RubricError) as error:
             stop(str(error))
+        except KeyboardInterrupt:
+            stop("stopped before the checks were through; no results were written")
     unwritten = write_down(result, results, html)  # before anything is printed, which can fail, too
     print_result(result, everything=everything)
     if unwritten:

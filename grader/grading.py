@@ -217,7 +217,7 @@ def grade(
     progress: Callable[[Check], None] = lambda check: None,
     **options: Any,
 ) -> Result:
-    """Grade a submission without pytest: the same checks, run one after another.
+    """Grade a submission: its checks, run one after another. `pytest grader/checks` runs the same.
 
     `progress` is told each check before it runs; `options` and the rest are those of `session`.
 

@@ -1,4 +1,4 @@
-"""How fast grading is: `make grade` against `import torch`, and a class against one pytest process per submission."""
+"""How fast grading is: `make grade` against `import torch`, and a class against one process per submission."""
 
 from __future__ import annotations
 
@@ -80,17 +80,16 @@ def time_batch(rate: Rate, made: Class, jobs: int) -> None:
     rate.add(count, time.perf_counter() - started)
 
 
-def time_pytest(rate: Rate, made: Class, jobs: int) -> None:
-    """Grade a class with a pytest process for each submission, doing the same checks, some side by side."""
+def time_one_by_one(rate: Rate, made: Class, jobs: int) -> None:
+    """Grade a class with a process of its own for each submission, doing the same checks, some side by side."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_class(folder, made)
 
         def grade(student: str) -> None:
             results = str(folder / f"{student}.json")
-            seconds(
-                "-m", "grader", "grade", str(folder / student), "--no-training", "--seed", "0", "--results", results
-            )
+            arguments = ("--no-training", "--seed", "0", "--results", results)
+            seconds("-m", "grader", "grade", str(folder / student), *arguments)
 
         started = time.perf_counter()
         with ThreadPoolExecutor(jobs) as pool:
@@ -99,35 +98,33 @@ def time_pytest(rate: Rate, made: Class, jobs: int) -> None:
 
 
 def compare_class(students: int, sample: int, jobs: int) -> None:
-    """Print the rates of a class with one job and with several, and that of pytest on a sample of the class.
+    """Print the rates of a class with one job and with several, and that of one process each on a sample of the class.
 
     They take turns, so that a machine that becomes slower meanwhile does so for all of them.
     """
     made = list(make_class(students).items())
-    everybody, pytest, alone, several = Rate(), Rate(), Rate(), Rate()
+    everybody, one_by_one, alone, several = Rate(), Rate(), Rate(), Rate()
     for turn in range(TURNS):
         part = made[turn::TURNS]
         some = dict(part[: max(len(part) // SHARE_FOR_GAIN, (WARM + 1) * jobs)])
         time_batch(everybody, dict(part), jobs)
-        time_pytest(pytest, dict(part[:: max(len(part) * TURNS // sample, 1)]), jobs)
+        time_one_by_one(one_by_one, dict(part[:: max(len(part) * TURNS // sample, 1)]), jobs)
         time_batch(alone, some, 1)
         time_batch(several, some, jobs)
-    rates = [rate.each_second for rate in (everybody, pytest, alone, several)]
+    rates = [rate.each_second for rate in (everybody, one_by_one, alone, several)]
     print(f"a class of {students}, numeric questions, right, wrong, missing, broken and hostile code, in {TURNS} turns")
     print(f"{'batch, 1 job':22} {rates[2]:.2f} submissions a second, of {alone.submissions}")
     print(f"{f'batch, {jobs} jobs':22} {rates[3]:.2f} a second, of the same")
     print(f"{f'gain of {jobs} jobs':22} {rates[3] / rates[2]:.2f}; the target is {TARGET_GAIN} for 2")
     print(f"{'batch, everybody':22} {rates[0]:.2f} a second; the target is {TARGET_RATE} on two cores")
-    print(
-        f"{f'pytest, {jobs} processes':22} {rates[1]:.2f} a second, one process each, of {pytest.submissions} of them"
-    )
-    print(f"{'batch to pytest':22} {rates[0] / rates[1]:.1f}; the target is {TARGET_RATIO}")
+    print(f"{f'{jobs} processes':22} {rates[1]:.2f} a second, one process each, of {one_by_one.submissions} of them")
+    print(f"{'batch to processes':22} {rates[0] / rates[1]:.1f}; the target is {TARGET_RATIO}")
 
 
 def main(
     runs: Annotated[int, typer.Option(help="Pairs of runs of `make grade` and `import torch`.")] = 15,
     students: Annotated[int, typer.Option(help="Students of the class; 0 for none.")] = 500,
-    sample: Annotated[int, typer.Option(help="How many of them pytest grades.")] = 20,
+    sample: Annotated[int, typer.Option(help="How many of them get a process of their own.")] = 20,
     jobs: Annotated[int, typer.Option(help="How many are graded at once.")] = 2,
 ) -> None:
     """Print the medians and rates against the targets."""

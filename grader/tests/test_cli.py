@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from grader.assignment import REPOSITORY
 from grader.report.result import Result
-from grader.rubric import RubricError, load, select
+from grader.rubric import PUBLIC_SEED, RubricError, load, select
 from grader.submission import Submission
 
 from .conftest import QUESTIONS, Graded, filled, write
@@ -69,7 +70,7 @@ def test_the_handout_scores_nothing_and_that_is_no_error(run: Run, tmp_path: Pat
     assert {question["status"] for question in data["questions"]} == {"not_attempted"}
 
 
-def test_a_mistake_is_named_and_the_same_with_and_without_pytest(
+def test_a_mistake_is_named_and_the_same_from_the_command_and_from_python(
     run: Run, tmp_path: Path, handout: Submission, graded: Graded
 ) -> None:
     code = "kl_divergence = 0.5 * (mu**2 + torch.exp(2 * logvar) - 1 - 2 * logvar).flatten(1).sum(1)"
@@ -128,10 +129,26 @@ def test_what_cannot_be_graded_is_one_line_and_status_2(run: Run, arguments: lis
     assert done.stderr.count("\n") == 1
 
 
-def test_foreign_pytest_options_and_plugins_do_not_matter(run: Run, tmp_path: Path) -> None:
-    arguments = ["grade", "solution", "--only", "2.2b", "--results", str(tmp_path / "r.json")]
-    done = run(*arguments, PYTEST_ADDOPTS="--collect-only", PYTEST_PLUGINS="no_such_plugin")
-    assert "Score: 5 of 5 points" in done.stdout, done.stderr
+def run_checks(*arguments: str, submission: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """pytest on the checks, as somebody types it."""
+    command = [sys.executable, "-m", "pytest", "grader/checks", "-p", "no:cacheprovider", "-vv", "-rA", *arguments]
+    environment = os.environ | ({"SUBMISSION": str(submission)} if submission else {})
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=250)
+
+
+def test_pytest_runs_checks_like_any_tests_with_the_verdicts_of_make_grade(
+    tmp_path: Path, handout: Submission, graded: Graded
+) -> None:
+    assert "6 passed" in run_checks("-k", "2.1a and not device").stdout
+    wrong = filled(handout, "2.1a", "kl_divergence = (mu**2 + torch.exp(logvar) - 1 - logvar).flatten(1).sum(1)")
+    done = run_checks("-k", "2.1a or 2.1b", submission=write(tmp_path / "anna", wrong))
+    result = graded(wrong, "2.1a", "2.1b", seed=PUBLIC_SEED)
+    words = {"passed": "PASSED", "not_attempted": "SKIPPED"}
+    for question in result.questions:
+        for check in question.checks:
+            verdict = words.get(check.status, "FAILED")
+            assert re.search(rf"test_{check.id.partition('/')[2]} {verdict}", done.stdout), check.id
+    assert "The factor 1/2" in done.stdout
 
 
 def test_make_grade_with_the_running_interpreter(tmp_path: Path) -> None:
