@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,58 +36,87 @@ def main(control: socket.socket, imports: list[str]) -> None:
     sandbox.closed_libraries()  # which every worker then knows
     import_frozen(imports)
     with contextlib.suppress(ConnectionError):  # the other side may close at any time; then there is nothing to do
-        serve(control)
+        Zygote(control).serve()
 
 
-def serve(control: socket.socket) -> None:
-    """Say that all is ready, and answer requests until the other side closes. Raises ConnectionError as it may."""
-    from . import sandbox, worker
-    from .wire import Channel
+class Zygote:
+    """Answers requests from the trusted side: each operation is a method, and gives the reply.
 
-    reply(control, {"ready": os.getpid()})
-    workers: set[int] = set()
-    ended, moved = 0, False
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 3)
-        if not data:
-            return
-        request = json.loads(data)
-        if request["operation"] == "spawn":
-            wire_end, output, trace = descriptors
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    os.setsid()
-                    control.close()
-                    policy = sandbox.Policy(**request["policy"])
-                    worker.run(Channel(socket.socket(fileno=wire_end)), policy, output, trace)
-                finally:
-                    os._exit(70)
-            for descriptor in descriptors:
-                os.close(descriptor)
-            workers.add(pid)
-            reply(control, {"pid": pid})
-        elif request["operation"] == "import":
-            import_frozen(request["modules"])
-            reply(control, {"imported": request["modules"]})
-        elif request["operation"] == "show_stack":
-            if request["pid"] in workers and sandbox.SHOW_STACK is not None:
-                os.kill(request["pid"], sandbox.SHOW_STACK)
-            reply(control, {"asked": request["pid"]})
-        elif request["operation"] == "reap":
-            # One that is not ours went down with the zygote before this one; its number may be anybody's now.
-            known = request["pid"] in workers
-            workers.discard(request["pid"])
-            reply(control, {"status": reap(request["pid"]) if known else -signal.SIGKILL})
-            ended += 1
-            if ended >= MANY and not workers and not moved:  # a worker would keep the small pages, for itself alone
+    Args:
+        control: where requests come from.
+    """
+
+    def __init__(self, control: socket.socket):
+        self.control = control
+        self.workers: set[int] = set()
+        self.ended = 0
+        self.operations: dict[str, Callable[..., dict[str, Any]]] = {
+            "spawn": self.spawn,
+            "import": self.import_modules,
+            "show_stack": self.show_stack,
+            "reap": self.reap,
+        }
+
+    def serve(self) -> None:
+        """Say that all is ready, and answer until the other side closes. Raises ConnectionError as it may."""
+        self.reply({"ready": os.getpid()})
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
+            if not data:
+                return
+            request = json.loads(data)
+            operation = self.operations[request.pop("operation")]
+            self.reply(operation(**request) if not descriptors else operation(descriptors, **request))
+            if self.ended == MANY and not self.workers:  # a worker would keep the small pages, for itself alone
                 use_huge_pages()
-                moved = True
+                self.ended += 1
 
+    def reply(self, message: dict[str, Any]) -> None:
+        """Send one line of JSON."""
+        self.control.sendall(json.dumps(message).encode() + b"\n")
 
-def reply(control: socket.socket, message: dict[str, Any]) -> None:
-    """Send one line of JSON."""
-    control.sendall(json.dumps(message).encode() + b"\n")
+    def spawn(self, descriptors: list[int], policy: dict[str, Any]) -> dict[str, Any]:
+        """Fork a worker, which gets the wire and the files for its output and its trace."""
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(descriptors, policy)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self.workers.add(pid)
+        return {"pid": pid}
+
+    def _become_worker(self, descriptors: list[int], policy: dict[str, Any]) -> None:
+        """Be a worker from now on. Does not return."""
+        from . import sandbox, worker
+        from .wire import Channel
+
+        try:
+            os.setsid()
+            self.control.close()
+            wire, output, trace = descriptors
+            worker.run(Channel(socket.socket(fileno=wire)), sandbox.Policy(**policy), output, trace)
+        finally:
+            os._exit(70)
+
+    def import_modules(self, modules: list[str]) -> dict[str, Any]:
+        """Import modules for the workers to come."""
+        import_frozen(modules)
+        return {"imported": modules}
+
+    def show_stack(self, pid: int) -> dict[str, Any]:
+        """Have a worker write where it is."""
+        from . import sandbox
+
+        if pid in self.workers and sandbox.SHOW_STACK is not None:
+            os.kill(pid, sandbox.SHOW_STACK)
+        return {"asked": pid}
+
+    def reap(self, pid: int) -> dict[str, Any]:
+        """End a worker. One that is not ours went down with the zygote before this one: its number may be anybody's."""
+        known = pid in self.workers
+        self.workers.discard(pid)
+        self.ended += self.ended < MANY
+        return {"status": reap(pid) if known else -signal.SIGKILL}
 
 
 def reap(pid: int) -> int:

@@ -518,6 +518,7 @@ def test_nothing_of_the_grader_is_in_the_worker(student: Student) -> None:
         "seccomp",
         "state",
         "student_files",
+        "watchdog",
         "wire",
         "worker",
         "zygote",
