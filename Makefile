@@ -43,13 +43,16 @@ DEV := $(VENV)/.dev-installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help grade grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-class bench-grade bench-hostile bench-train bench-training bench-workers lock clean
+.PHONY: help grade watch grade-all test selfcheck lint doctor handout release gradescope figures calibrate bench-class bench-grade bench-hostile bench-train bench-training bench-workers lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 grade: $(CORE) ## Grade a submission: SUBMISSION=handout ONLY=2.1a RESULTS=results.json HTML=report.html SEED=0 AUDIENCE=student ATTEMPT=1 ALL=yes DEVICE=cpu TRAINING=yes FAIL_UNDER=0
 	@$(RUN) -m grader grade "$(SUBMISSION)" --only "$(ONLY)" --results "$(RESULTS)" $(if $(HTML),--html "$(HTML)") --seed "$(SEED)" $(if $(AUDIENCE),--audience "$(AUDIENCE)") $(if $(ATTEMPT),--attempt "$(ATTEMPT)") $(if $(filter yes,$(ALL)),--all) --device "$(DEVICE)" --fail-under "$(FAIL_UNDER)" $(if $(filter no,$(TRAINING)),--no-training)
+
+watch: $(CORE) ## Grade what has changed whenever a file is saved: SUBMISSION=handout ONLY=2.1a TRAINING=yes
+	@$(RUN) -m grader watch "$(SUBMISSION)" --only "$(ONLY)" $(if $(filter command,$(origin TRAINING)),$(if $(filter yes,$(TRAINING)),--training))
 
 test: $(DEV) ## Test the grader itself: TESTS=grader/tests PROCESSES=2
 	$(RUN) -m pytest $(if $(PROCESSES),-n $(PROCESSES)) $(TESTS)

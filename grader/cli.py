@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import closing
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,6 +96,44 @@ def grade(
         stop(f"the grader failed in {', '.join(ours)}; this is not the student's fault. {log_of(results)} says where.")
     if result.score < fail_under:
         raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    submission: Annotated[Path, typer.Argument(help="Folder with the files that you edit.")] = HANDOUT,
+    only: Annotated[str, typer.Option(help="Questions to grade: ids or their beginnings, like 2.1a,2.3.")] = "",
+    training: Annotated[bool, typer.Option(help="Also train the models, for seconds each.")] = False,
+    poll: Annotated[bool, typer.Option("--poll", help="Look at files again and again: for network drives.")] = False,
+) -> None:
+    """Grade whenever a file is saved, what has changed only. Ctrl-C ends it."""
+    from rich.console import Console
+
+    from .engine.launcher import OPTIMIZERS, StartError, default_launcher
+
+    try:
+        questions = select(seen_by(load(), EVERYBODY.value), only)
+        read(submission)
+    except (SubmissionError, RubricError) as error:
+        stop(str(error))
+    with closing(default_launcher()) as launcher:
+        from .watch import Watch, saves, show
+
+        history = Path() if EVERYBODY.value == AUDIENCES[0] else None  # hints open by attempts at home
+        watched = Watch(submission, questions, launcher, PUBLIC_SEED, training, history)
+        console = Console(highlight=False)
+        try:
+            launcher.require(OPTIMIZERS)
+            for _ in chain([None], saves(submission, poll)):
+                if (report := watched.look()) is not None:
+                    show(report, console)
+        except ModuleNotFoundError as error:
+            if error.name != "watchfiles":
+                raise
+            stop("watch needs watchfiles, which is not installed: pip install watchfiles")
+        except StartError as error:
+            stop(str(error))
+        except KeyboardInterrupt:
+            return
 
 
 @app.command()

@@ -18,7 +18,7 @@ from .assignment import HANDOUT, PRISTINE, REPOSITORY, SOLUTION, handout_files
 from .oracle.answers import ANSWERS, WITHHELD, Answers, recording
 from .rubric import PUBLIC_SEED, load, seen_by
 
-PUBLIC_TARGETS = ("help", "grade", "doctor", "clean")
+PUBLIC_TARGETS = ("help", "grade", "watch", "doctor", "clean")
 NOT_OFFERED = re.compile(r" (?:SEED|AUDIENCE|ATTEMPT)=\S+")  # in the help: students have one seed and one audience
 CARRIED = ("LICENSE", "pyproject.toml", "data/*.py", "data/*.png", "data/README.md", "grader/**/*")
 LEFT_OUT = (
