@@ -145,6 +145,7 @@ def grade_right(job: Job, launcher: Launcher) -> Found:
         for seed in job.seeds:
             current.seed = seed
             current.outcomes.clear()
+            current.student.judging_seconds = inf
             current.student.torch.set_num_threads(job.threads)
             by = f"{job.name}, seed {seed}"
             for check in in_order(list(job.questions)):

@@ -29,10 +29,10 @@ def expect_readable(module: Remote, what: str) -> None:
     sizes = there.torch.tensor(inner_call(there.builtins.list, counted))
     if not isinstance(sizes, Tensor):
         raise wrong(f"{what} has no parameters and buffers to be read.", KEEP_STATE)
-    count, numbers = sizes.numel(), int(sizes.double().nan_to_num().sum())
+    count, numbers = sizes.numel(), float(sizes.double().nan_to_num().sum())
     if count > MOST_TENSORS or numbers > MOST_NUMBERS:
         raise wrong(
-            f"{what} has {count:,} parameters and buffers with {numbers:,} numbers; at most {MOST_TENSORS:,} with "
+            f"{what} has {count:,} parameters and buffers with {numbers:,.0f} numbers; at most {MOST_TENSORS:,} with "
             f"{MOST_NUMBERS:,} are read.",
             "Make no more layers, and no larger ones, than the question asks for.",
         )

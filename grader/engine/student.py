@@ -289,7 +289,7 @@ class Student:
         self._always = always
         self._call_seconds = call_seconds
         self._seconds_left = wall_seconds
-        self._reserve = 0.0  # of them, for the checks after this one
+        self._check_seconds_left = CHECK_SECONDS
         self._process: Process | None = None
         self._request_id = 0
         self._called = ""
@@ -346,7 +346,7 @@ class Student:
         """
         self._question = question or self._question
         self.answered, self.doing = False, ""
-        self._reserve = max(0.0, self._seconds_left - CHECK_SECONDS)
+        self._check_seconds_left = CHECK_SECONDS
         imports = [*imports, *self._always]
         self._launcher.require(imports)
         if self._process is not None and not self._process.imports.issuperset(imports):
@@ -580,11 +580,11 @@ class Student:
         self._at, self._importing = None, ""
         if self._seconds_left <= 0:
             raise Failure("timeout", "Not run: the checks before this one used up the time of this submission.")
-        if self._seconds_left <= self._reserve:
+        if self._check_seconds_left <= 0:
             raise Failure("timeout", f"Your code had not done what this check asks after {CHECK_SECONDS:.0f} s.")
         process = self._process = self._process or self._spawn()
         self._request_id = secrets.randbits(62)  # not to be guessed by a frame sent ahead of its question
-        seconds = min(seconds or self._call_seconds, self._seconds_left - self._reserve)
+        seconds = min(seconds or self._call_seconds, self._seconds_left, self._check_seconds_left)
         message = {"id": self._request_id, "requests": [r.message for r in requests]}
         started, trusted_seconds = time.monotonic(), 0.0
         try:
@@ -621,7 +621,12 @@ class Student:
             raise self._irregular(str(error)) from None
         finally:
             if charged:
-                self._seconds_left -= time.monotonic() - started - trusted_seconds
+                self._charge(time.monotonic() - started - trusted_seconds)
+
+    def _charge(self, seconds: float) -> None:
+        """Take seconds from what the check, and the submission, have left."""
+        self._check_seconds_left -= seconds
+        self._seconds_left -= seconds
 
     def _reached(self, requests: list[Request]) -> str:
         """What a worker that was ended had come to, as far as it said; and the file that it was importing."""
@@ -698,7 +703,7 @@ class Student:
         self._launcher.expect(self._expected_imports)
         self.isolation = process.isolation
         if not is_first:
-            self._seconds_left -= time.monotonic() - started
+            self._charge(time.monotonic() - started)
         return process
 
     def _end(self) -> int:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from grader.batch import run as batch
-from grader.batch.store import Store
+from grader.batch.problems import Problems
+from grader.batch.store import PROBLEMS, Store
+from grader.batch.work import Settings
 from grader.checks import runner
 from grader.checks.draw import Draw
 from grader.checks.runner import Outcome
@@ -144,9 +146,13 @@ def test_tracebacks_go_to_the_log_of_a_class_and_to_no_result(
     result = grade(solution, [QUESTIONS["2.2b"]], launcher, 0)
     assert "ZeroDivisionError" in result.log
     assert "ZeroDivisionError" not in result.to_json()
-    fields, told = result.as_fields() | {batch.PROBLEMS: result.log}, []
-    monkeypatch.setattr(batch, "grade_contents", lambda *_: [("k", fields)])
+    fields, told = result.as_fields() | {PROBLEMS: result.log}, []
+    planned, problems = batch.Plan({}, {"k": {}}), Problems(tmp_path / "problems.log")
     with closing(Store(tmp_path / "grades.sqlite")) as store:
-        batch.carry_out(batch.Plan({}, {}), batch.Settings(seed=0), store, 1, lambda key, each: told.append(each))
+        batch.carry_out(
+            planned, Settings(seed=0), store, 1, lambda key, each: told.append(each),
+            lambda *_: iter([("k", fields)]), problems,
+        )  # fmt: skip
         assert store.result("k") == told[0] == result.as_fields()
-    assert (tmp_path / batch.PROBLEMS_LOG).read_text("utf-8") == f"k\n{result.log}\n"
+    assert problems.count == 1
+    assert "ZeroDivisionError: ours" in problems.path.read_text("utf-8")

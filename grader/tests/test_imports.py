@@ -275,7 +275,7 @@ def give(): return ["x\ud800y", {"k\udc00": "v\ud800"}, "\U0001f600"]
     student.mine.say()
     for call in (student.mine.fail, student.mine.odd):
         failure(call).message.encode()
-    assert student.mine.give() == ("x\\ud800y", {"k\\ud800": "v\\ud800"}, "\U0001f600")
+    assert student.mine.give() == ("x\\ud800y", {"k\\udc00": "v\\ud800"}, "\U0001f600")
     student.close()
     assert student.output == "before ? after\n"
 

@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -208,17 +209,20 @@ def victim() -> Iterator[subprocess.Popen]:
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Iterator[dict[str, socket.socket]]:
+def services() -> Iterator[dict[str, socket.socket]]:
     """Services of this machine, by address, that take a datagram from anybody."""
-    found = {str(tmp_path / "service"): socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)}
-    found[f"\0grader-tests-{os.getpid()}"] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    for address, service in found.items():
-        service.bind(address)
-        service.setblocking(False)
-    (tmp_path / "service").chmod(0o666)
-    yield found
-    for service in found.values():
-        service.close()
+    with TemporaryDirectory(prefix="s") as folder:  # an address has a hundred characters at most
+        place = Path(folder) / "service"
+        found = {str(place): socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)}
+        found[f"\0grader-tests-{os.getpid()}"] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for address, service in found.items():
+            service.bind(address)
+            service.setblocking(False)
+        Path(folder).chmod(0o755)
+        place.chmod(0o666)
+        yield found
+        for service in found.values():
+            service.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from grader.assignment import SOLUTION
+from grader.checks import runner
 from grader.checks.runner import Outcome, run
 from grader.engine.isolation import Isolation
 from grader.engine.student import Request, Student
@@ -84,10 +86,10 @@ class Liar(Student):
         launcher = SimpleNamespace(device="cpu", require=lambda imports: None, expect=lambda imports: None)
         super().__init__(SOLUTION, launcher)  # type: ignore[arg-type]
         self.isolation = Isolation({"none": "on"}, {})
-        self.random = random.Random(seed)
-        self.honest = self.random.choice([0, 0, 1, 2, 4])  # values that are left as they are
-        self.share = self.random.choice([0.2, 1.0])
-        self.steady = self.random.choice([None, self.random.randrange(1 << 30)])  # the same in place of everything
+        self.chance = random.Random(seed)
+        self.honest = self.chance.choice([0, 0, 1, 2, 4])  # values that are left as they are
+        self.share = self.chance.choice([0.2, 1.0])
+        self.steady = self.chance.choice([None, self.chance.randrange(1 << 30)])  # the same in place of everything
         self.runs = runs
         self.raised: BaseException | None = None
         self.worker = Worker(self, StudentFiles(str(SOLUTION)), str(SOLUTION), Output(1), "cpu")  # type: ignore[arg-type]
@@ -158,13 +160,13 @@ class Liar(Student):
         if self.honest > 0:
             self.honest -= 1
             return skeleton
-        if self.random.random() > self.share:
+        if self.chance.random() > self.share:
             return skeleton
-        if "sequence" in skeleton and self.random.random() < 0.5:
+        if "sequence" in skeleton and self.chance.random() < 0.5:
             return self.among(skeleton, tensors)
-        if "mapping" in skeleton and self.random.random() < 0.7:
+        if "mapping" in skeleton and self.chance.random() < 0.7:
             return {"mapping": {k: self.instead_of(v, tensors) for k, v in skeleton["mapping"].items()}}
-        return self.another(skeleton, tensors, self.random if self.steady is None else random.Random(self.steady))
+        return self.another(skeleton, tensors, self.chance if self.steady is None else random.Random(self.steady))
 
     def another(self, skeleton: Skeleton, tensors: Tensors, random_: random.Random) -> Skeleton:
         """Another value: plain, of no use, an object that stays in the worker, or a tensor."""
@@ -201,6 +203,21 @@ def unpacked(packed: Packed) -> Tensors:
     """Tensors as they arrive."""
     elements = bytearray().join(data for _, data in packed.values())
     return _unpack({name: kind for name, (kind, _) in packed.items()}, memoryview(elements))
+
+
+@pytest.fixture(autouse=True)
+def no_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the thread that bounds what judges: the worker, in this process, would find it and start again."""
+    monkeypatch.setattr(runner, "Guard", Unguarded)
+
+
+class Unguarded(nullcontext):
+    """In place of a guard."""
+
+    used = 0.0
+
+    def __init__(self, *bounds: float):
+        super().__init__()
 
 
 def trial(check: Any, seed: int, runs: bool = True) -> Outcome:

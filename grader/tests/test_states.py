@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from grader.checks.draw import Draw
-from grader.checks.states import expect_state, part
+from grader.checks.states import expect_state
 from grader.checks.test_2_3_diffusion import Recorder
 from grader.engine.launcher import Launcher
-from grader.engine.student import Failure, Remote, Student, Unusable
+from grader.engine.student import Failure, Remote, Student, Unusable, of
 from grader.oracle.diffusion import GaussianData, Schedule
 
 SHAPES: dict[str, tuple[int, ...]] = {"weight": (2, 3), "steps": ()}
@@ -22,7 +22,7 @@ RIGHT = {"weight": torch.ones(2, 3), "steps": torch.tensor(4)}
 
 def test_a_name_of_student_code_is_a_path_in_the_worker_and_nothing_else() -> None:
     module = Remote(Student(Path("nowhere"), cast(Launcher, None)), "model", ("VAE",))
-    found = part(module, "_student._launcher.__class__")
+    found = of(module, "_student._launcher.__class__")
     assert type(found) is Remote
     assert repr(found) == "model.VAE._student._launcher.__class__"
 

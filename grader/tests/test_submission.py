@@ -35,6 +35,7 @@ def test_student_and_given_files() -> None:
         "ldm.py",
         "loop.py",
         "module.py",
+        "options.py",
         "recipes.py",
         "runs.py",
         "sample.py",

@@ -43,6 +43,7 @@ def test_mlp_vae_of_other_sizes(student: Student, draw: Draw) -> None:
     """Images, latent spaces and hidden layers of other sizes."""
     for x_shape, z_dim, hidden_dim in draw_sizes(draw):
         vae = student.model.MLPVAE(x_shape, z_dim, hidden_dim)
+        student.settle()  # so that what fails is said of making it
         plan = Plan("The encoder", x_shape, (z_dim, 2 * z_dim), hidden_dim)
         mean = partial(encoded_mean, vae, z_dim)
         expect_dependence(student, vae, plan, draw, mean, "The mean of q(z|x)")
