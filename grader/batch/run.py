@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from grader.report.entry import Entry
 
@@ -41,7 +42,7 @@ def plan(
     regrade: Sequence[str] = (),
     only_shard: tuple[int, int] | None = None,
 ) -> Plan:
-    """Note a run in the store, and find what it has to grade: every content once that has no result which can be shown.
+    """Note a run in the store, and find what it has to grade: every content once that has no result which can stay.
 
     Args:
         entries: the class.
@@ -56,10 +57,15 @@ def plan(
     store.begin(settings.text, keys)
     store.forget(keys[student] for student in regrade if student in keys)
     known = store.known()
-    waiting = [key for key in contents if key not in known or store.result(key) is None]
+    waiting = [key for key in contents if key not in known or is_open(store.result(key))]
     if only_shard is not None:
         waiting = shard(waiting, *only_shard)
     return Plan(keys, {key: contents[key] for key in waiting})
+
+
+def is_open(result: Mapping[str, Any] | None) -> bool:
+    """Whether a stored result cannot be shown, or the grader itself failed in it, which another run may not."""
+    return result is None or any(question["status"] == "grader_error" for question in result["questions"])
 
 
 def shard(keys: Sequence[str], number: int, count: int) -> list[str]:

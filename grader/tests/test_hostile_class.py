@@ -176,6 +176,16 @@ STORED = {
 }
 
 
+def test_a_result_in_which_the_grader_failed_is_graded_again(store: Store) -> None:
+    entries = a_class("anna", "ben")
+    keys = plan(entries, SETTINGS, store).keys
+    failed = json.loads(json.dumps(GOOD))
+    failed["questions"][0]["status"] = "grader_error"
+    store.save(keys["anna"], failed)
+    store.save(keys["ben"], GOOD)
+    assert set(plan(entries, SETTINGS, store).waiting) == {keys["anna"]}
+
+
 @pytest.mark.parametrize("kind", STORED)
 def test_a_stored_result_that_cannot_be_shown_is_graded_again_and_blocks_nothing(
     kind: str, store: Store, tmp_path: Path
