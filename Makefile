@@ -105,7 +105,7 @@ bench-training: $(CORE) ## Train as the grader does at many seeds, and every wro
 bench-workers: $(CORE) ## Start a thousand workers: time, memory, and what they leave behind
 	@$(RUN) -m grader.bench.workers
 
-lock: ## Choose the versions in grader/constraints.txt anew (needs uv)
+lock: ## Choose the versions in grader/constraints.txt again (needs uv)
 	uv pip compile --universal --python-version 3.10 --extra dev --extra cluster --no-header --no-annotate pyproject.toml -o $(CONSTRAINTS)
 
 clean: ## Remove .venv and what the tools left
@@ -120,10 +120,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.core-installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@$(RUN) -m pip install $(if $(wildcard $@),--quiet) --disable-pip-version-check -c $(CONSTRAINTS) . || \
-		{ echo "error: the installation failed, see above; mend the cause and run make again" >&2; exit 2; }
+		{ echo "error: the installation failed, see above; fix the cause and run make again" >&2; exit 2; }
 	@touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.core-installed
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) '.[dev]' || \
-		{ echo "error: the installation failed, see above; mend the cause and run make again" >&2; exit 2; }
+		{ echo "error: the installation failed, see above; fix the cause and run make again" >&2; exit 2; }
 	@touch $@
