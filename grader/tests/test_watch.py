@@ -102,6 +102,7 @@ def test_the_screen_is_cleared_on_a_terminal_only(watched: Watch) -> None:
 
 
 def test_the_command_grades_at_every_save_and_ends_with_ctrl_c(handout: Submission, tmp_path: Path) -> None:
+    pytest.importorskip("watchfiles", reason="watchfiles tells of saved files")
     folder = write(tmp_path / "mine", handout)
     command = [sys.executable, "-u", "-m", "grader", "watch", str(folder), "--only", "2.2b"]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, env=os.environ) as running:
