@@ -106,6 +106,7 @@ def test_help_lists_what_a_student_can_do(bundle: Path) -> None:
     assert [line.split()[1] for line in make(bundle, "help").stdout.splitlines()] == [
         "help",
         "grade",
+        "watch",
         "doctor",
         "clean",
     ]
