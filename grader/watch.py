@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from . import blocks
-from .assignment import pristine
 from .engine.launcher import Launcher
 from .grading import grade
 from .report.attempts import code_hash, count_attempts
@@ -100,10 +99,10 @@ def code_of(submission: Submission, question: Question) -> str:
     """A hash of all that decides about a question: its blocks, and everything outside of blocks."""
     outside = hashlib.sha256()
     for file in sorted(submission.sources):
-        text = submission.text(file) or ""
-        for block in blocks.parse(text, pristine().get(file, "")).values():
-            text = text.replace(block.body, "", 1)
-        outside.update(f"{file}\0{text}\0".encode("utf-8", "replace"))
+        lines = blocks.split_lines(submission.text(file) or "")
+        for block in sorted(submission.blocks(file).values(), key=lambda block: block.start, reverse=True):
+            del lines[block.start : block.end]
+        outside.update("\n".join([file, *lines, ""]).encode("utf-8", "replace"))
     return f"{code_hash(submission, question)} {outside.hexdigest()}"
 
 
@@ -114,7 +113,7 @@ def syntax_errors(submission: Submission) -> Iterator[str]:
             with warnings.catch_warnings():  # of an escape sequence, say
                 warnings.simplefilter("ignore")
                 compile(source, file, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two of deep nesting
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
             yield f"{file}{line}: {getattr(error, 'msg', error)}."
 

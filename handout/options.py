@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 
@@ -17,45 +18,42 @@ class OneLineParser(argparse.ArgumentParser):
 
 def count(text: str) -> int:
     """An integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be an integer of at least 1")
-    return int(text)
+    return _integer(text, 1, "an integer of at least 1")
 
 
 def multiple_of_8(text: str) -> int:
     """A positive multiple of 8, which the group normalisations of the networks need."""
-    if not text.isdecimal() or int(text) < 1 or int(text) % 8:
-        raise argparse.ArgumentTypeError(f"{text} must be a multiple of 8")
-    return int(text)
+    return _integer(text, 8, "a multiple of 8")
 
 
 def finite(text: str) -> float:
     """A finite number of at least 0."""
-    value = _number(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"{text} must be a number of at least 0")
-    return value
+    return _number(text, lambda value: 0 <= value < math.inf, "a number of at least 0")
 
 
 def positive(text: str) -> float:
     """A finite number above 0."""
-    value = _number(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} must be a number above 0")
-    return value
+    return _number(text, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 def share(text: str) -> float:
     """A number from 0 to 1."""
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a number from 0 to 1")
-    return value
+    return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
-def _number(text: str) -> float:
-    """A number; nan where the text is none."""
+def _integer(text: str, factor: int, what: str) -> int:
+    """A positive multiple of a factor. Raises ArgumentTypeError, which says what the text must be."""
+    if not text.isdecimal() or int(text) < 1 or int(text) % factor:
+        raise argparse.ArgumentTypeError(f"{text} must be {what}")
+    return int(text)
+
+
+def _number(text: str, is_allowed: Callable[[float], bool], what: str) -> float:
+    """A number that is allowed. Raises ArgumentTypeError, which says what the text must be."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        return math.nan
+        value = math.nan
+    if not is_allowed(value):
+        raise argparse.ArgumentTypeError(f"{text} must be {what}")
+    return value
