@@ -230,7 +230,7 @@ def class_seed(store: Store, seed: int | None, is_shard: bool = False) -> int:
 def grade_waiting(
     planned: Plan, settings: Settings, store: Store, request: Request, console: Console, problems: Problems
 ) -> dict[str, Unfinished]:
-    """Grade what a plan has to grade, and show how it goes on. Returns and raises what `carry_out` does."""
+    """Grade what a plan has to grade, and show the progress. Returns and raises what `carry_out` does."""
     with ExitStack() as stack:
         pool: Pool = on_a_pool
         if request.cluster and planned.waiting:

@@ -26,7 +26,7 @@ UNFINISHED = "not graded"
 
 @contextmanager
 def live(total: int, students: Mapping[str, str], console: Console) -> Iterator[Tell]:
-    """Show how grading goes on; what is yielded is told the key of every answer and the answer.
+    """Show the progress of grading; what is yielded is told the key of every answer and the answer.
 
     Args:
         total: how many results will come.
@@ -93,7 +93,7 @@ def who(students: list[str]) -> str:
 
 
 def gravest(result: Result | Unfinished) -> str:
-    """The gravest status of the questions that are shown; UNFINISHED where there is no result."""
+    """The gravest status of the questions that are shown; UNFINISHED without a result."""
     if isinstance(result, Unfinished):
         return UNFINISHED
     return max((question.status for question in result.shown), key=STATUSES.index)

@@ -138,7 +138,7 @@ def serve(wire: Connection, device: str) -> None:
     from grader.engine.sandbox import die_with_parent
 
     if sys.platform == "linux":
-        die_with_parent()  # a batch that is killed leaves nothing that goes on grading
+        die_with_parent()  # a killed batch leaves nothing that still grades
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(KILLED_FIRST)
     work.begin(device)

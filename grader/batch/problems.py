@@ -23,7 +23,7 @@ class Problems:
     """The problems of a run.
 
     Attributes:
-        path: of the file; what is in it of a run before is dropped, and without problems there is no file.
+        path: of the file; what is in it of a run before is dropped, and without problems the file is not made.
         count: of the problems so far.
     """
 

@@ -1,6 +1,6 @@
 """What goes back to a class: grades.csv, index.html for those who grade, and a page of feedback for everybody.
 
-Whatever one student's result does to what is made of it is noted and costs that student a page, and nobody else
+What one student's result does to what is made of it is noted and costs that student a page, and nobody else
 anything.
 """
 
@@ -47,7 +47,7 @@ class Returns:
         store: holds the results; one at a time is read.
         out: the folder to write to.
         audience: of the feedback, one of AUDIENCES.
-        left: by key, why there is no result.
+        left: by key, why a result is missing.
         problems: what went wrong.
         summary, changes, gallery: for the page of the class.
         points: by student and question.

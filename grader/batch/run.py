@@ -1,6 +1,6 @@
 """Grades a class: every content once, on several processes, each of which starts workers of its own.
 
-What student code may do to a worker, it does to a worker. Whatever a hand-in does to the process that grades it costs
+What student code may do to a worker, it does to a worker. What a hand-in does to the process that grades it costs
 nobody else a grade, and never becomes one: it has no result then, and a sentence that says why.
 """
 

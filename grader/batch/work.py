@@ -1,4 +1,4 @@
-"""What grades one hand-in, in whatever process: its result, or a sentence that says why there is none."""
+"""Grades one hand-in, in any process: its result, or a sentence that says why it has none."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _expect_time(seconds: float) -> Callable[..., None]:
 
 
 def attempt(files: Mapping[str, bytes], settings: Settings, limit: float | None = None) -> Answer | TooLong:
-    """Grade one submission, whatever it does.
+    """Grade one submission; every failure is an answer.
 
     Returns:
         The fields of a result that can be kept, or why there is none.

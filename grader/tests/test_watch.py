@@ -82,6 +82,22 @@ def test_a_half_written_file_is_waited_for(watched: Watch) -> None:
     assert graded(watched.look()) == {"2.1a": "error", "2.2a": "error", "2.2b": "error"}
 
 
+def test_code_outside_is_told_from_a_block_that_says_the_same(watched: Watch) -> None:
+    path = watched.folder / "loss.py"
+    path.write_text("loss = -fake\n" + path.read_text("utf-8"), "utf-8")
+    watched.look()
+    edit(watched, "2.2b", "loss = fake")
+    assert graded(watched.look()) == {"2.2b": "wrong"}
+
+
+def test_deep_nesting_is_waited_for(watched: Watch) -> None:
+    path = watched.folder / "loss.py"
+    path.write_text(path.read_text("utf-8") + f"\nx = {'-' * 20_000}1\n", "utf-8")
+    report = watched.look()
+    assert report is not None
+    assert report.problem.startswith("loss.py")
+
+
 def test_what_code_does_to_its_process_does_not_end_the_watch(watched: Watch) -> None:
     edit(watched, "2.2b", "import os\nos._exit(3)")
     assert graded(watched.look()) == {"2.2b": "crashed"}
