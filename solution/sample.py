@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset import DatasetError, load
+from dataset import load
 from devices import choose_device, seed_noise
 from ldm import LDMTraining
 from loop import Training
 from options import OneLineParser, count, finite, share
 from recipes import load_training
 from runs import RunError
-from train import PLACEHOLDER, failed
+from train import errors_in_one_line
 from visualize import image_grid, save_animation, save_image
 
 FRAMES = 60
@@ -133,14 +133,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Draw as the command line says. Exit status 2, with one line, where that cannot be done."""
-    try:
+    with errors_in_one_line():
         print(draw(parse()))
-    except (DatasetError, RunError) as error:
-        sys.exit(failed(str(error)))
-    except NotImplementedError as error:
-        if not PLACEHOLDER.fullmatch(str(error)):  # PyTorch's own, of an operation that a device lacks
-            raise
-        sys.exit(failed(f"This needs question {error}, which is not filled in yet."))
 
 
 if __name__ == "__main__":

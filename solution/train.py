@@ -7,6 +7,8 @@ in recipes.py, the loop around it in loop.py.
 import argparse
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dataset import DatasetError
@@ -78,25 +80,31 @@ def ending(folder: Path) -> str:
 
 def main() -> None:
     """Train as the command line says. Exit status 2, with one line, where that cannot be done."""
-    try:
+    with errors_in_one_line():
         options = parse()
-        train(options)
-    except (DatasetError, RunError) as error:
-        sys.exit(failed(str(error)))
-    except NotImplementedError as error:
-        if not PLACEHOLDER.fullmatch(str(error)):  # PyTorch's own, of an operation that a device lacks
-            raise
-        sys.exit(failed(f"This needs question {error}, which is not filled in yet."))
-    except KeyboardInterrupt:
-        print(f"Stopped. Continue with: python train.py {options.model} --run-dir {options.run_dir} --resume")
-        sys.exit(130)
+        try:
+            train(options)
+        except KeyboardInterrupt:
+            print(f"Stopped. Continue with: python train.py {options.model} --run-dir {options.run_dir} --resume")
+            sys.exit(130)
     print(ending(options.run_dir))
 
 
-def failed(sentence: str) -> int:
-    """Print what is wrong. Returns the exit status."""
-    print(f"error: {sentence}", file=sys.stderr)
-    return 2
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Exit with status 2 and one line where a data set, a run or a block is not there."""
+    try:
+        yield
+    except (DatasetError, RunError) as error:
+        said = str(error)
+    except NotImplementedError as error:
+        if not PLACEHOLDER.fullmatch(str(error)):  # PyTorch's own, of an operation that a device lacks
+            raise
+        said = f"This needs question {error}, which is not filled in yet."
+    else:
+        return
+    print(f"error: {said}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
